@@ -1,0 +1,109 @@
+"""Which neurons NIR can hold exactly, and in which form."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import numpy as np
+
+from sparsecirc.cells import LIF, SYNAPTIC, Reset
+from sparsecirc.errors import UnsupportedError
+from sparsecirc.ir import Recurrent
+
+
+class Profile(str, Enum):
+    """How neurons are written.
+
+    ============  ================================================================================================
+    ``AUTO``      the dialect if it is exact, else ``SUBTRACT`` if that is exact
+    ``DIALECT``   LIF and CubaLIF as norse, snntorch and spikingjelly run them alike; float32, reset to zero
+    ``SUBTRACT``  float64; also resets by subtraction and membranes without a reset, built of LI, Threshold and Linear.
+                  Exact for snntorch's default neurons, but few readers take it
+    ============  ================================================================================================
+    """
+
+    AUTO = "auto"
+    DIALECT = "dialect"
+    SUBTRACT = "subtract"
+
+
+def decays(layer: Recurrent) -> tuple[str, ...]:
+    """Names of the decay parameters of a spiking layer."""
+    return ("alpha", "beta") if layer.cell is SYNAPTIC else ("beta",)
+
+
+def check_layer(layer: Recurrent) -> None:
+    """Refuse what NIR cannot hold in any form.
+
+    Raises:
+        UnsupportedError: names the layer and the cure.
+    """
+    if layer.cell not in (LIF, SYNAPTIC):
+        raise UnsupportedError(
+            f"layer '{layer.name}' is a {layer.cell.name}, for which NIR has no primitive: export it to ONNX or C"
+        )
+    if layer.reverse:
+        raise UnsupportedError(
+            f"layer '{layer.name}' runs backwards in time, which NIR cannot say: export to ONNX or C"
+        )
+    if np.any(layer.params["threshold"] < 0):
+        raise UnsupportedError(
+            f"layer '{layer.name}' has a negative threshold, whose reset NIR cannot hold exactly: use thresholds >= 0"
+        )
+    for name in decays(layer):
+        value = np.asarray(layer.params[name])
+        if np.any(value < 0) or np.any(value > 1):
+            raise UnsupportedError(
+                f"layer '{layer.name}' has {name} from {value.min():g} to {value.max():g}: NIR's leak needs 0 to 1"
+            )
+        if np.any(value == 1) and not np.all(value == 1):
+            raise UnsupportedError(
+                f"layer '{layer.name}' has {name} = 1 in some units only: a NIR node either leaks or integrates, so "
+                "split the layer or use a value below 1"
+            )
+
+
+def integrates(layer: Recurrent, name: str) -> bool:
+    """Whether the decay ``name`` is 1 in every unit (an integrator instead of a leak)."""
+    return bool(np.all(layer.params[name] == 1))
+
+
+def zero_reset(layer: Recurrent) -> bool:
+    """Whether the layer's spikes are those of a neuron that is set to zero when it fires, as in NIR.
+
+    ``ZERO``: delayed or not, the spikes are the same. ``ZERO_UPDATE``: only without delay, because the delayed form
+    loses the input of the step after a spike.
+    """
+    reset, delay = layer.options.reset, layer.options.delay
+    return reset is Reset.ZERO or (reset is Reset.ZERO_UPDATE and not delay)
+
+
+def dialect_obstacle(layer: Recurrent, ports: frozenset[str]) -> str | None:
+    """Why LIF or CubaLIF would not give the same values, or ``None``. ``ports`` are the values that are read."""
+    read = sorted(ports - {"spk"})
+    if read:
+        return f"its '{read[0]}' is read, but LIF and CubaLIF put out spikes only"
+    if not zero_reset(layer):
+        return _reset_words(layer)
+    if layer.cell is SYNAPTIC and (integrates(layer, "alpha") or integrates(layer, "beta")):
+        return "a decay of 1 fits neither time constant of CubaLIF"
+    return None
+
+
+def subtract_obstacle(layer: Recurrent, ports: frozenset[str]) -> str | None:
+    """Why the ``SUBTRACT`` profile would not give the same values, or ``None``."""
+    if layer.options.reset in (Reset.SUBTRACT, Reset.NONE):
+        return None
+    read = sorted(ports - {"spk", "syn"})
+    if read:
+        return f"its '{read[0]}' is read, but a NIR neuron that resets to zero puts out spikes only"
+    return None if zero_reset(layer) else _reset_words(layer)
+
+
+def _reset_words(layer: Recurrent) -> str:
+    reset = layer.options.reset
+    if reset is Reset.NONE:
+        return "it does not reset, NIR's LIF resets to zero"
+    if reset is Reset.SUBTRACT:
+        return "it resets by subtraction, NIR's LIF resets to zero"
+    return "its delayed reset to zero drops the input of the step after a spike, which no NIR primitive does"
