@@ -1,0 +1,90 @@
+"""``sparsecirc bench``: the compiled program beside every engine that is installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sparsecirc.cli._command import Command, ModelSpec
+from sparsecirc.cli._console import Out
+from sparsecirc.errors import PerformanceError, UsageError
+
+if TYPE_CHECKING:
+    from sparsecirc._program import Program
+    from sparsecirc.cli._models import Loaded
+
+
+def program_of(loaded: Loaded) -> Program:
+    """The program of a model, compiled now where it brings none."""
+    if loaded.program is not None:
+        return loaded.program
+    from sparsecirc._compile import compile as compile_graph
+
+    return compile_graph(loaded.graph)
+
+
+def split_names(text: str | None, option: str) -> tuple[str, ...] | None:
+    """Names of a comma-separated option, or ``None`` where it is absent.
+
+    Raises:
+        UsageError: it names nothing.
+    """
+    if text is None:
+        return None
+    names = tuple(n.strip() for n in text.split(",") if n.strip())
+    if not names:
+        raise UsageError(f"{option} is empty: expected names with commas between them")
+    return names
+
+
+def bench(
+    out: Out,
+    spec: ModelSpec,
+    engines: Annotated[str | None, typer.Option("--engines", help="Names with commas; default: all installed.")] = None,
+    batch: Annotated[int, typer.Option("--batch", help="Samples per call.")] = 1,
+    steps: Annotated[int, typer.Option("--seq-len", help="Time steps per call.")] = 100,
+    min_secs: Annotated[float, typer.Option("--min-secs", help="Least seconds to measure each engine.")] = 0.3,
+    fail_if_slower: Annotated[
+        float | None,
+        typer.Option("--fail-if-slower", metavar="X", help="Exit 5 below X times the speed of the best dense engine."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the input where the model brings none.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the JSON document here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Measure microseconds per time step of the program and of each engine, on the same input."""
+    from sparsecirc._bench import bench as measure
+    from sparsecirc.cli._models import load
+    from sparsecirc.cli._outputs import check_free, write_json
+
+    if min_secs <= 0:
+        raise UsageError(f"min-secs is {min_secs}: expected seconds above 0")
+    if output is not None:
+        check_free(output, force)
+    loaded = load(spec, out)
+    x = loaded.input(batch=batch, steps=steps, seed=seed)
+    program = program_of(loaded)
+    report = measure(
+        program, x, model=loaded.model, engines=split_names(engines, "--engines"), min_seconds=min_secs
+    )
+    document = {"model": spec.text, "batch": batch, "seq_len": steps, **report.to_json()}
+    if output is not None:
+        write_json(output, document)
+    out.data(document, str(report))
+    speedup = report.speedup_vs_best_dense
+    if fail_if_slower is not None and (speedup is None or speedup < fail_if_slower):
+        reached = "no dense engine was measured" if speedup is None else f"{speedup:.2f} times the best dense engine"
+        raise PerformanceError(f"too slow: {reached}, --fail-if-slower asks for {fail_if_slower:g}")
+    out.suggest(f"sparsecirc export {spec.text} --format onnx")
+
+
+COMMAND = Command(
+    bench,
+    (
+        "sparsecirc bench demo:gru",
+        "sparsecirc bench runs/gru --engines sparsecirc,torch --batch 1 --seq-len 100",
+        "sparsecirc bench runs/gru --fail-if-slower 1.5 --json",
+    ),
+)

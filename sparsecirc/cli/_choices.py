@@ -1,0 +1,64 @@
+"""Choices that the command line and the recipe spell out."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Method(str, Enum):
+    """How connections are scored."""
+
+    MAGNITUDE = "magnitude"
+    RANDOM = "random"
+
+
+class Scope(str, Enum):
+    """Among which connections the sparsity is counted."""
+
+    PER_GATE = "per-gate"
+    TENSOR = "tensor"
+    LAYER = "layer"
+    GLOBAL = "global"
+
+
+class Schedule(str, Enum):
+    """How the sparsity grows."""
+
+    ONE_SHOT = "one-shot"
+    CUBIC = "cubic"
+
+
+class Format(str, Enum):
+    """What ``export`` writes."""
+
+    ONNX = "onnx"
+    C = "c"
+    NIR = "nir"
+
+
+class IsaName(str, Enum):
+    """Instruction sets that a program can be pinned to."""
+
+    SCALAR = "scalar"
+    NEON = "neon"
+    AVX2 = "avx2"
+    AVX512 = "avx512"
+
+
+class Dtype(str, Enum):
+    """Number types of packed weights."""
+
+    F32 = "f32"
+    BF16 = "bf16"
+    INT8 = "int8"
+    INT16 = "int16"
+
+
+class Against(str, Enum):
+    """What ``verify`` compares with."""
+
+    INTERPRET = "interpret"
+    TORCH = "torch"
+    ONNX = "onnx"
+    C = "c"
+    NIR = "nir"

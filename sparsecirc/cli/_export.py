@@ -1,0 +1,128 @@
+"""``sparsecirc export``: ONNX, C99 or NIR, with sizes, the artefact's error, and what its reader will do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsecirc.cli._choices import Format
+from sparsecirc.cli._command import Command, ModelSpec
+from sparsecirc.cli._console import Out, human_bytes, table
+from sparsecirc.errors import MismatchError, UsageError
+
+if TYPE_CHECKING:
+    from sparsecirc.cli._models import Loaded
+    from sparsecirc.export import Export
+
+SUFFIX = {Format.ONNX: ".onnx", Format.NIR: ".nir", Format.C: ""}
+
+
+def export(
+    out: Out,
+    spec: ModelSpec,
+    format_: Annotated[Format, typer.Option("--format", "-f", help="What to write.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Directory, or a .onnx or .nir file. Default: FORMAT in MODEL's directory."),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check/--no-check", help="Run the artefact and compare it.")] = True,
+    allow_approximate: Annotated[
+        bool, typer.Option("--allow-approximate", help="NIR: write what the format can only approximate.")
+    ] = False,
+    name: Annotated[str, typer.Option("--name", help="C: prefix of every symbol.")] = "net",
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Write the network for another runtime, run what was written, and compare."""
+    from sparsecirc.cli._models import load
+    from sparsecirc.cli._outputs import check_free, staged, staged_files, write_manifest
+
+    loaded = load(spec, out)
+    path = _path(loaded, format_, output)
+    check_free(path, force)
+    graph = loaded.graph
+    single = path.suffix == SUFFIX[format_] and path.suffix != ""
+    with (staged_files if single else staged)(path, force=force) as stage:
+        target = stage / path.name if single else stage if format_ is Format.C else stage / f"model{SUFFIX[format_]}"
+        made = write(graph, format_, target, allow_approximate=allow_approximate, name=name)
+        found = _checked(loaded, format_, target, name) if check else None
+        document = {"model": spec.text, **_moved(made, stage, path.parent if single else path)}
+        document["check"] = found
+        if not single:
+            write_manifest(stage, "export", **{k: v for k, v in document.items() if k != "paths"})
+    out.data(document, *_shown(document))
+    if found is not None and not found["ok"]:
+        raise MismatchError(
+            f"the {format_.value} artefact differs from the network by {found['max_abs_diff']:.3g} "
+            f"(allowed {found['tolerance']:.3g}) with {found['spike_mismatches']} unexplained spikes: it is kept in "
+            f"{path}"
+        )
+    out.suggest(f"sparsecirc verify {spec.text} --against {format_.value}")
+
+
+def _path(loaded: Loaded, format_: Format, output: Path | None) -> Path:
+    if output is not None:
+        wrong = output.suffix in (".onnx", ".nir") and output.suffix != SUFFIX[format_]
+        if wrong:
+            raise UsageError(f"output {output} does not fit --format {format_.value}: expected a directory or "
+                             f"'{SUFFIX[format_] or 'no extension'}'")  # fmt: skip
+        return output
+    if loaded.directory is None:
+        raise UsageError(f"output is missing: add -o, e.g. -o {loaded.name}{SUFFIX[format_] or '_c'}")
+    return loaded.directory / format_.value
+
+
+def write(graph: Any, format_: Format, path: Path, *, allow_approximate: bool = False, name: str = "net") -> Export:
+    """Write ``graph`` to ``path``, a directory for C, else a file."""
+    if format_ is Format.ONNX:
+        from sparsecirc.export.onnx import export_onnx
+
+        return export_onnx(graph, path)
+    if format_ is Format.NIR:
+        from sparsecirc.export.nir import export_nir
+
+        return export_nir(graph, path, allow_approximate=allow_approximate)
+    from sparsecirc.export.c import export_c
+
+    return export_c(graph, path, name=name)
+
+
+def _checked(loaded: Loaded, format_: Format, target: Path, name: str) -> dict[str, Any] | None:
+    from sparsecirc.cli._runners import check_artefact
+
+    return check_artefact(loaded, format_, target, name=name)
+
+
+def _moved(made: Export, stage: Path, final: Path) -> dict[str, Any]:
+    """The export's facts with its paths where they end up."""
+    paths = [final / p.relative_to(stage) for p in made.paths]
+    return {**made.to_json(), "paths": [p.as_posix() for p in paths]}
+
+
+def _shown(document: dict[str, Any]) -> list[Any]:
+    rows = [("file", human_bytes(document["bytes"])), ("dense", human_bytes(document["bytes_dense"])),
+            ("gzip", human_bytes(document["bytes_gzip"]))]  # fmt: skip
+    check = document["check"]
+    if check is None:
+        ran = "not checked"
+    elif check["ran_with"] is None:
+        ran = f"not run: {check['why']}"
+    else:
+        ran = (
+            f"max difference {check['max_abs_diff']:.3g}, unexplained spikes {check['spike_mismatches']} "
+            f"({check['ran_with']}): {'PASS' if check['ok'] else 'FAIL'}"
+        )
+    lines = [f"{document['format']} ({document['form']}): {', '.join(document['paths'])}"]
+    notes = [f"note: {n}" for n in document["notes"]]
+    return ["\n".join(lines), table(("size:", "bytes"), rows), "\n".join([ran, *notes])]
+
+
+COMMAND = Command(
+    export,
+    (
+        "sparsecirc export runs/gru --format onnx",
+        "sparsecirc export demo:lif --format nir -o lif.nir",
+        "sparsecirc export runs/gru --format c -o gru_c --json",
+    ),
+)

@@ -1,0 +1,118 @@
+"""``sparsecirc inspect``: what is in a model, weight by weight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsecirc.cli._command import Command, ModelSpec
+from sparsecirc.cli._console import Out, human_bytes, human_count, table
+
+if TYPE_CHECKING:
+    from sparsecirc.cli._models import Loaded
+
+
+def inspect(
+    out: Out,
+    spec: ModelSpec,
+    per_gate: Annotated[bool, typer.Option("--per-gate", help="One row per gate of stacked weights.")] = False,
+    steps: Annotated[int, typer.Option("--seq-len", help="Time steps of the input that activity is measured on.")] = 16,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of that input where the model brings none.")] = 0,
+) -> None:
+    """Show every weight: shape, live connections, gates, detected pattern, bytes, operations per step."""
+    from sparsecirc.cli._facts import graph_warnings, measure_activity, weight_rows
+    from sparsecirc.cli._models import load
+
+    loaded = load(spec, out)
+    graph = loaded.graph
+    activity = measure_activity(graph, loaded.input(batch=2, steps=steps, seed=seed))
+    rows = weight_rows(graph, activity, per_gate=per_gate)
+    totals = {
+        key: sum(r[key] for r in rows)
+        for key in ("size", "nnz", "bytes_dense", "bytes_live", "macs_dense_per_step", "macs_per_step")
+    }
+    totals["synops_per_step"] = sum(r["synops_per_step"] or 0 for r in rows)
+    totals["density"] = totals["nnz"] / totals["size"] if totals["size"] else 0.0
+    warnings = [*graph_warnings(graph), *loaded.notes]
+    document = {
+        "model": spec.text,
+        "spiking": graph.spiking,
+        "batch_first": graph.batch_first,
+        "dt": graph.dt,
+        "inputs": [{"name": n.name, "shape": list(n.shape), "time": n.time} for n in graph.inputs],
+        "outputs": dict(graph.outputs),
+        "nodes": [{"name": n.name, "kind": n.kind, "inputs": list(n.inputs)} for n in graph.nodes],
+        "weights": rows,
+        "totals": totals,
+        "activity": {"input": loaded.input_note, "rates": activity.rates},
+        "warnings": warnings,
+    }
+    out.data(document, _tree(rows, totals), _summary(loaded, activity.rates))
+    for warning in warnings:
+        out.warn(warning)
+    if graph.density == 1.0:
+        out.suggest(f"sparsecirc prune {spec.text} --sparsity 0.9 -o runs/{loaded.name}")
+    else:
+        out.suggest(f"sparsecirc compile {spec.text}")
+
+
+def _tree(rows: list[dict[str, Any]], totals: dict[str, Any]) -> Any:
+    columns = ("weight:", "shape", "nnz", "density", "pattern:", "bytes", "live", "MAC/step", "dense", "SynOp/step")
+    shown: list[tuple[Any, ...]] = []
+    node = None
+    for r in rows:
+        if r["node"] != node:
+            node = r["node"]
+            shown.append((f"{node}  {r['kind']}", *[""] * 9))
+        shown.append(
+            (
+                "  " + r["name"].removeprefix(f"{node}."),
+                "x".join(str(n) for n in r["shape"]),
+                f"{r['nnz']:,}",
+                f"{r['density']:.1%}",
+                r["pattern"],
+                human_bytes(r["bytes_dense"]),
+                human_bytes(r["bytes_live"]),
+                human_count(r["macs_per_step"]) + ("" if r["per_step"] else " *"),
+                human_count(r["macs_dense_per_step"]),
+                "-" if r["synops_per_step"] is None else human_count(round(r["synops_per_step"], 1)),
+            )
+        )
+    total = (
+        "total",
+        "",
+        f"{totals['nnz']:,}",
+        f"{totals['density']:.1%}",
+        "",
+        human_bytes(totals["bytes_dense"]),
+        human_bytes(totals["bytes_live"]),
+        human_count(totals["macs_per_step"]),
+        human_count(totals["macs_dense_per_step"]),
+        human_count(round(totals["synops_per_step"], 1)) if totals["synops_per_step"] else "-",
+    )
+    return table(columns, [*shown, total])
+
+
+def _summary(loaded: Loaded, rates: dict[str, float]) -> str:
+    graph = loaded.graph
+    lines = [
+        "live: bytes of the live values alone; *: once per sequence, not per step",
+        f"inputs: {', '.join(f'{n.name} {n.shape}' for n in graph.inputs)}; outputs: {', '.join(graph.outputs)}; "
+        f"layout {'(B, T, ...)' if graph.batch_first else '(T, B, ...)'}"
+        + (f"; dt {graph.dt:g} s" if graph.dt is not None else ""),
+    ]
+    if rates:
+        shown = ", ".join(f"{name} {rate:.3f}" for name, rate in rates.items())
+        lines.append(f"spikes per unit and step on {loaded.input_note}: {shown}")
+    return "\n".join(lines)
+
+
+COMMAND = Command(
+    inspect,
+    (
+        "sparsecirc inspect demo:gru",
+        "sparsecirc inspect runs/gru --per-gate",
+        "sparsecirc inspect model.safetensors --arch mynet:build --json",
+    ),
+)

@@ -1,0 +1,81 @@
+"""``sparsecirc prune``: fewer connections, optionally while training on, and everything needed to repeat it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsecirc.cli._choices import Method, Schedule, Scope
+from sparsecirc.cli._command import Command, ModelSpec
+from sparsecirc.cli._console import Out, table
+
+
+def prune(
+    out: Out,
+    spec: ModelSpec,
+    sparsity: Annotated[
+        float | None, typer.Option("--sparsity", "-s", help="Share of dead connections, 0 to below 1. Default 0.9.")
+    ] = None,
+    method: Annotated[Method | None, typer.Option("--method", help="Score. Default magnitude.")] = None,
+    pattern: Annotated[
+        str | None, typer.Option("--pattern", help="unstructured, block:16x1, 2:4 or fan-in:8. Default unstructured.")
+    ] = None,
+    scope: Annotated[Scope | None, typer.Option("--scope", help="Where sparsity is counted. Default per-gate.")] = None,
+    schedule: Annotated[Schedule | None, typer.Option("--schedule", help="How it grows. Default one-shot.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Train on: digits, mnist, fashion_mnist or japanese_vowels.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the data. Default 0.")] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Of Adam. Default 0.001.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Default 64.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of random scores and of the order of data.")] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="YAML with these options; options win.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Directory. Default runs/NAME.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same recipe.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Remove connections, by gate if you do not say otherwise; trains on where --data and --epochs are given."""
+    from sparsecirc.cli._models import load
+    from sparsecirc.cli._outputs import check_free
+    from sparsecirc.cli._pruning import run_recipe
+    from sparsecirc.cli._recipe import make_recipe
+
+    given = {
+        "sparsity": sparsity, "method": method, "pattern": pattern, "scope": scope, "schedule": schedule, "data": data,
+        "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed,
+    }  # fmt: skip
+    made = make_recipe(recipe, given)
+    if output is not None:
+        check_free(output, force)
+    loaded = load(spec, out)
+    path = Path("runs") / loaded.name if output is None else output
+    check_free(path, force)
+    report = run_recipe(out, loaded, made, path, resume=resume, force=force)
+    rows = [
+        (w["name"], "x".join(str(n) for n in w["shape"]), f"{w['nnz_before']:,}", f"{w['nnz']:,}", f"{w['density']:.1%}",
+         w["pattern"])
+        for w in report["weights"]
+    ]  # fmt: skip
+    total = ("total", "", f"{report['nnz_before']:,}", f"{report['nnz']:,}", f"{report['density']:.1%}", "")
+    facts = [f"mask hash {report['mask_hash']}"]
+    if report["accuracy"] is not None:
+        accuracy = report["accuracy"]
+        facts.append(f"accuracy {accuracy['before']:.2%} before, {accuracy['after']:.2%} after ({made.data}, test part)")
+    out.data(report, table(("weight:", "shape", "before", "after", "density", "pattern:"), [*rows, total]), "\n".join(facts))
+    for name, why in report["skipped"]:
+        out.warn(f"not pruned: '{name}', {why}")
+    out.say(f"written to {path}")
+    out.suggest(f"sparsecirc compile {path}")
+
+
+COMMAND = Command(
+    prune,
+    (
+        "sparsecirc prune demo:gru --sparsity 0.9 -o runs/gru",
+        "sparsecirc prune demo:gru --sparsity 0.95 --pattern block:16x1 --data digits --epochs 5 -o runs/blocks",
+        "sparsecirc prune model.safetensors --arch mynet:build --pattern 2:4 -o runs/mine",
+        "sparsecirc prune demo:gru --schedule cubic --data digits --epochs 8 -o runs/slow --resume",
+    ),
+)

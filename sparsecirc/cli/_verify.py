@@ -1,0 +1,139 @@
+"""``sparsecirc verify``: does the program, the torch model and every export compute what the interpreter computes?"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsecirc.cli._choices import Against, Format
+from sparsecirc.cli._command import Command, ModelSpec
+from sparsecirc.cli._console import Out, table
+from sparsecirc.errors import MismatchError, UsageError, missing_extra
+
+if TYPE_CHECKING:
+    from sparsecirc.cli._compare import Row
+    from sparsecirc.cli._models import Loaded
+    from sparsecirc.ir import Result
+
+
+def verify(
+    out: Out,
+    spec: ModelSpec,
+    against: Annotated[
+        str, typer.Option("--against", help="Names with commas: interpret, torch, onnx, c, nir.")
+    ] = "interpret",
+    batch: Annotated[int, typer.Option("--batch", help="Samples.")] = 4,
+    steps: Annotated[int, typer.Option("--seq-len", help="Time steps.")] = 64,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the input where the model brings none.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Also write the JSON document here.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+) -> None:
+    """Compare the program with the interpreter, and further computations of the same network; exit 4 if one differs."""
+    from sparsecirc.cli._models import load
+    from sparsecirc.cli._outputs import check_free, write_json
+    from sparsecirc.ir import interpret
+
+    names = against_names(against)
+    if output is not None:
+        check_free(output, force)
+    loaded = load(spec, out)
+    x = loaded.input(batch=batch, steps=steps, seed=seed)
+    reference = interpret(loaded.graph, x, keep_values=True)
+    rows: list[Row] = []
+    with out.progress("verify", len(names)) as advance:
+        for name in names:
+            rows += _against(loaded, name, x, reference, out)
+            advance(1, name.value)
+    document = {
+        "model": spec.text, "batch": batch, "seq_len": steps, "input": loaded.input_note,
+        "ok": all(r.ok for r in rows), "rows": [{**asdict(r), "ok": r.ok} for r in rows],
+    }  # fmt: skip
+    if output is not None:
+        write_json(output, document)
+    out.data(document, _table(rows), f"{batch} samples of {steps} steps, {loaded.input_note}")
+    bad = [r for r in rows if not r.ok]
+    if bad:
+        worst = bad[0]
+        raise MismatchError(
+            f"output '{worst.output}' differs between interpret and {worst.against}: largest difference "
+            f"{worst.max_abs:.3g} (allowed {worst.tolerance:.3g}), {worst.mismatches} spikes that no tie explains"
+        )
+    out.suggest(f"sparsecirc bench {spec.text}")
+
+
+def against_names(text: str) -> list[Against]:
+    """The computations to compare with, each once.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    from difflib import get_close_matches
+
+    from sparsecirc.cli._bench import split_names
+
+    known = [a.value for a in Against]
+    names = split_names(text, "--against") or ()
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise UsageError(f"--against '{name}' is unknown: {hint}There are {', '.join(known)}")
+    return [Against(n) for n in dict.fromkeys(names)]
+
+
+def _against(loaded: Loaded, name: Against, x: Any, reference: Result, out: Out) -> list[Row]:
+    from sparsecirc.cli._compare import compare
+
+    graph = loaded.graph
+    if name is Against.INTERPRET:
+        from sparsecirc.cli._bench import program_of
+
+        return compare(graph, "program", reference, program_of(loaded).run(x).outputs)
+    if name is Against.TORCH:
+        from sparsecirc.cli._models import torch_model
+        from sparsecirc.cli._runners import run_torch
+
+        return compare(graph, "torch", reference, run_torch(torch_model(loaded, out), graph, x))
+    from sparsecirc.cli._export import write
+    from sparsecirc.cli._runners import run_artefact, why_not
+    from sparsecirc.ir import interpret
+
+    format_ = Format(name.value)
+    reason = why_not(format_)
+    if reason is not None:
+        package = "onnxruntime" if format_ is Format.ONNX else "a C compiler"
+        if format_ is Format.ONNX:
+            raise missing_extra(package, "onnx", "verify --against onnx")
+        raise UsageError(f"verify --against c cannot run: {reason}")
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) if format_ is Format.C else Path(folder) / f"model.{format_.value}"
+        write(graph, format_, target)
+        cut, got = run_artefact(graph, format_, target, x)
+        return compare(cut, name.value, reference if cut is graph else interpret(cut, x, keep_values=True), got)
+
+
+def _table(rows: list[Row]) -> Any:
+    columns = ("against:", "output:", "max diff", "mean diff", "first 1/4", "last 1/4", "allowed", "spikes", "differ",
+               "ties", "result:")  # fmt: skip
+    return table(
+        columns,
+        [
+            (r.against, r.output, f"{r.max_abs:.2e}", f"{r.mean_abs:.2e}", f"{r.first:.2e}", f"{r.last:.2e}",
+             f"{r.tolerance:.1e}", r.spikes or "-", r.mismatches, r.ties, "PASS" if r.ok else "FAIL")
+            for r in rows
+        ],
+    )  # fmt: skip
+
+
+COMMAND = Command(
+    verify,
+    (
+        "sparsecirc verify runs/gru --against interpret,torch",
+        "sparsecirc verify demo:lif --against interpret,onnx,c,nir --seq-len 32",
+        "sparsecirc verify program.safetensors --json",
+    ),
+)
