@@ -1,0 +1,304 @@
+"""`Builder`: collects constants, state, scratch memory and statements while the nodes of a graph are written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsecirc._pattern import Pattern
+from sparsecirc.errors import UnsupportedError, UsageError
+from sparsecirc.export.c._matrix import Packed, pack
+from sparsecirc.export.c._text import float_literal, identifier, snippet, to_float32
+
+
+class Section(IntEnum):
+    """When a statement runs: once before the steps, in every step, or on the way to a static output."""
+
+    BEFORE = 0
+    STEP = 1
+    FINISH = 2
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Floats of the shared working memory that are needed from statement group ``first`` to ``last``."""
+
+    name: str
+    size: int
+    section: Section
+    first: int
+    last: int
+    sections: set[Section]
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Value:
+    """Where the C program keeps a value of the graph.
+
+    Attributes:
+        expr: C expression of a pointer to its first entry.
+        shape: feature axes.
+        ctype: type of an entry; ``uint8_t`` holds spikes, ``int32_t`` the indices of an embedding.
+        buffer: the working memory behind it, where it lives there.
+    """
+
+    expr: str
+    shape: tuple[int, ...]
+    ctype: str = "float"
+    buffer: Buffer | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return prod(self.shape)
+
+    @property
+    def spikes(self) -> bool:
+        """Whether entries are 0 or 1, held in a byte."""
+        return self.ctype == "uint8_t"
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """One ``static const`` array."""
+
+    name: str
+    ctype: str
+    data: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One field of the state struct; ``size`` is ``None`` for a scalar."""
+
+    name: str
+    ctype: str
+    size: int | None
+    note: str
+
+
+@dataclass(frozen=True)
+class MatrixNote:
+    """What became of one weight matrix."""
+
+    name: str
+    shape: tuple[int, int]
+    density: float
+    layout: str
+    bytes: int
+    bytes_dense: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name} {self.shape[0]}x{self.shape[1]}, density {self.density:.3g}: {self.layout}; "
+            f"{self.bytes:,} of {self.bytes_dense:,} bytes"
+        )
+
+
+@dataclass
+class Builder:
+    """Grows while node after node is written; ``prefix`` starts every name at file scope."""
+
+    prefix: str
+    section: Section = Section.BEFORE
+    position: int = 0
+    lines: dict[Section, list[str]] = field(default_factory=lambda: {s: [] for s in Section})
+    constants: list[Constant] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    helpers: dict[str, str] = field(default_factory=dict)
+    matrices: list[MatrixNote] = field(default_factory=list)
+    _taken: set[str] = field(default_factory=lambda: {"work"})
+
+    # ---- names and memory -----------------------------------------------------------------------------------------
+    def unique(self, text: str) -> str:
+        """A C identifier like ``text`` that nothing else has."""
+        word = base = identifier(text)
+        number = 2
+        while word in self._taken:
+            word, number = f"{base}_{number}", number + 1
+        self._taken.add(word)
+        return word
+
+    def scratch(self, shape: tuple[int, ...], name: str) -> Value:
+        """Working memory for this node; it stays valid until the last node that uses it.
+
+        ``name`` has two parts, so that it never hides a loop variable of the statements, which have one.
+        """
+        buffer = Buffer(self.unique(name), prod(shape), self.section, self.position, self.position, {self.section})
+        self.buffers.append(buffer)
+        return Value(buffer.name, shape, "float", buffer)
+
+    def member(self, name: str, ctype: str, shape: tuple[int, ...] | None, note: str) -> Value:
+        """A field of the state struct, cleared by the init function."""
+        word = self.unique(name)
+        self.members.append(Member(word, ctype, None if shape is None else prod(shape), note))
+        return Value(f"s->{word}", () if shape is None else shape, ctype)
+
+    def constant(self, name: str, data: NDArray[Any], ctype: str = "float") -> str:
+        """A ``static const`` array; returns its C name."""
+        word = self.unique(f"{self.prefix}_{identifier(name)}")
+        self.constants.append(Constant(word, ctype, data))
+        return word
+
+    def helper(self, file: str, name: str, **values: object) -> str:
+        """A function of ``runtime/``, written once; returns its C name."""
+        full = f"{self.prefix}_{name}"
+        self._taken.add(full)
+        self.helpers.setdefault(full, snippet(file, name=full, **values))
+        return full
+
+    def use(self, value: Value) -> str:
+        """The pointer expression of ``value``, which keeps its memory alive up to here."""
+        if value.buffer is not None:
+            value.buffer.last = max(value.buffer.last, self.position)
+            value.buffer.sections.add(self.section)
+        return value.expr
+
+    def read(self, value: Value, index: str = "i") -> str:
+        """Entry ``index`` of ``value`` as a float expression.
+
+        Raises:
+            UnsupportedError: the value holds indices of an embedding.
+        """
+        if value.ctype == "int32_t":
+            raise UnsupportedError(
+                "the graph input is read as indices by an embedding and as numbers by another node, which C code "
+                "cannot do: give the embedding an input of its own"
+            )
+        expr = f"{self.use(value)}[{index}]"
+        return f"(float){expr}" if value.spikes else expr
+
+    # ---- statements -----------------------------------------------------------------------------------------------
+    def emit(self, *lines: str) -> None:
+        """Statements of the present section."""
+        self.lines[self.section].extend(lines)
+
+    def each(self, count: int, *body: str, var: str = "i") -> None:
+        """A loop over ``count`` entries."""
+        self.emit(f"for (uint32_t {var} = 0u; {var} < {count}u; ++{var}) {{", *(f"    {b}" for b in body), "}")
+
+    def clear(self, target: Value) -> None:
+        """Zeros."""
+        self.emit(f"memset({self.use(target)}, 0, sizeof(float) * {target.size}u);")
+
+    def vector(self, name: str, array: NDArray[Any], shape: tuple[int, ...]) -> str:
+        """Entry ``i`` of ``array`` broadcast to ``shape``: a literal where all entries are one, else the least table.
+
+        Raises:
+            UsageError: it does not broadcast to ``shape``.
+        """
+        single = to_float32(array, f"'{name}'")
+        try:
+            full = np.broadcast_to(single, shape)
+        except ValueError:
+            raise UsageError(f"'{name}' has shape {single.shape}, which does not broadcast to {shape}") from None
+        if single.size and np.all(single == single.flat[0]):
+            return float_literal(float(single.flat[0]))
+        dims = (1,) * (len(shape) - single.ndim) + single.shape
+        wide = [k for k, n in enumerate(dims) if n > 1]
+        lo, hi = wide[0], wide[-1] + 1
+        if dims[lo:hi] != tuple(shape[lo:hi]):  # broadcast axes between real ones
+            return f"{self.constant(name, full)}[i]"
+        inner = prod(shape[hi:])
+        index = f"i / {inner}u" if inner > 1 else "i"
+        index = f"{'(' + index + ')' if inner > 1 else index} % {single.size}u" if prod(shape[:lo]) > 1 else index
+        return f"{self.constant(name, single)}[{index}]"
+
+    # ---- products -------------------------------------------------------------------------------------------------
+    def linear(
+        self,
+        target: Value,
+        x: Value,
+        name: str,
+        weight: NDArray[Any],
+        pattern: Pattern | None,
+        bias: NDArray[Any] | None = None,
+        *,
+        add: bool = False,
+    ) -> None:
+        """``target = weight x + bias`` along the last axis, or ``target += weight x`` with ``add``.
+
+        The bias meets the finished sum: by rows the target starts with it, which is the same addition.
+        """
+        single = to_float32(weight, f"weight '{name}'")
+        rows, cols = single.shape
+        live = pattern if pattern is not None else Pattern.from_mask(single)
+        packed = pack(single, live, by_column=x.spikes)
+        dense = 4 * rows * cols
+        nothing = live.nnz == 0
+        note = "nothing stored" if nothing else packed.layout
+        size = 0 if nothing else packed.bytes
+        self.matrices.append(MatrixNote(name, (rows, cols), live.density, note, size, dense))
+        to, of = self.use(target), self.use(x)
+        has_bias = bias is not None and bool(np.any(bias))
+        table = self.constant(f"{name}.bias", to_float32(np.asarray(bias), f"bias of '{name}'")) if has_bias else ""
+        lead = prod(x.shape[:-1])
+        if lead > 1:
+            to, of = f"{to} + p * {rows}u", f"{of} + p * {cols}u"
+        body: list[str] = []
+        if not add:
+            start = f"memcpy({to}, {table}, sizeof(float) * {rows}u);"
+            zero = f"memset({to}, 0, sizeof(float) * {rows}u);"
+            body.append(start if has_bias and (nothing or not packed.by_column) else zero)
+        if not nothing:
+            body.append(self._product(packed, name, of, to))
+            if has_bias and packed.by_column:
+                entry = f"({to})[i]" if lead > 1 else f"{to}[i]"
+                body += [f"for (uint32_t i = 0u; i < {rows}u; ++i) {{", f"    {entry} += {table}[i];", "}"]
+        if lead > 1:
+            self.each(lead, *body, var="p")
+        else:
+            self.emit(*body)
+
+    def _product(self, packed: Packed, name: str, x: str, y: str) -> str:
+        file, suffix, values = packed.snippet
+        function = self.helper(file, suffix, **values)
+        rows, cols = packed.shape
+        arrays = [self.constant(name, packed.values)]
+        if packed.index is None or packed.count is None:
+            sizes = (cols, rows) if packed.by_column else (rows, cols)
+            return f"{function}({arrays[0]}, {sizes[0]}u, {sizes[1]}u, {x}, {y});"
+        arrays.append(self.constant(f"{name}.index", packed.index, f"{packed.index.dtype.name}_t"))
+        arrays.append(self.constant(f"{name}.count", packed.count, f"{packed.count.dtype.name}_t"))
+        return f"{function}({', '.join(arrays)}, {len(packed.count)}u, {x}, {y});"
+
+    # ---- totals ---------------------------------------------------------------------------------------------------
+    @property
+    def constant_bytes(self) -> int:
+        """Bytes of all constants."""
+        return sum(c.data.nbytes for c in self.constants)
+
+    @property
+    def dense_bytes(self) -> int:
+        """The same with every matrix stored dense."""
+        return self.constant_bytes + sum(m.bytes_dense - m.bytes for m in self.matrices)
+
+    @property
+    def carried_bytes(self) -> int:
+        """Bytes that live from step to step."""
+        return sum((m.size or 1) * (1 if m.ctype == "uint8_t" else 4) for m in self.members)
+
+    def place_buffers(self, step_end: int) -> int:
+        """Give every buffer an offset such that no two that live at once overlap; returns the floats needed.
+
+        A value computed before the steps and read in them has to outlive every step.
+        """
+        done: list[tuple[Buffer, int]] = []
+        for buffer in sorted(self.buffers, key=lambda b: b.first):
+            through = buffer.section is Section.BEFORE and len(buffer.sections) > 1
+            last = max(buffer.last, step_end) if through else buffer.last
+            # Sorted by first use: whatever is placed already overlaps in time unless it ended before.
+            others = sorted((b for b, end in done if end >= buffer.first), key=lambda b: b.offset)
+            for other in others:
+                if buffer.offset + buffer.size <= other.offset:
+                    break
+                buffer.offset = max(buffer.offset, other.offset + other.size)
+            done.append((buffer, last))
+        return max((b.offset + b.size for b in self.buffers), default=0)

@@ -1,0 +1,272 @@
+"""Layers without a recurrence, and reductions over time, as C statements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+from sparsecirc.errors import UnsupportedError
+from sparsecirc.export.c._build import Builder, MatrixNote, Value
+from sparsecirc.export.c._cells import emit_recurrent
+from sparsecirc.export.c._text import to_float32
+from sparsecirc.ir import (
+    Add,
+    Affine,
+    Concat,
+    Conv,
+    Elementwise,
+    Embedding,
+    Flatten,
+    Linear,
+    Multiply,
+    Node,
+    Pool,
+    Recurrent,
+    Repeat,
+    TimeReduce,
+)
+
+Ports = dict[str, Value]
+
+
+def _out(b: Builder, node: Node, shape: tuple[int, ...]) -> Value:
+    return b.scratch(shape, f"{node.name}.out")
+
+
+def _linear(b: Builder, node: Linear, inputs: list[Value]) -> Ports:
+    weight = node.weight("weight")
+    y = _out(b, node, (*inputs[0].shape[:-1], weight.shape[0]))
+    b.linear(y, inputs[0], f"{node.name}.weight", weight, node.patterns.get("weight"), node.params.get("bias"))
+    return {"": y}
+
+
+def _affine(b: Builder, node: Affine, inputs: list[Value]) -> Ports:
+    x = inputs[0]
+    y = _out(b, node, x.shape)
+    value = b.read(x)
+    if "scale" in node.params:
+        value = f"{value} * {b.vector(f'{node.name}.scale', node.params['scale'], x.shape)}"
+    if "shift" in node.params:
+        value = f"{value} + {b.vector(f'{node.name}.shift', node.params['shift'], x.shape)}"
+    b.each(x.size, f"{y.expr}[i] = {value};")
+    return {"": y}
+
+
+def _embedding(b: Builder, node: Embedding, inputs: list[Value]) -> Ports:
+    x = inputs[0]
+    if x.ctype != "int32_t":
+        raise UnsupportedError(
+            f"embedding '{node.name}' reads a computed value: expected the indices of the graph input"
+        )
+    weight = to_float32(node.weight("weight"), f"weight '{node.name}.weight'")
+    entries, width = weight.shape
+    _stored_dense(b, f"{node.name}.weight", node, "weight")
+    table = b.constant(f"{node.name}.weight", weight)
+    y = _out(b, node, (*x.shape, width))
+    b.each(
+        x.size,
+        f"const int32_t k = {b.use(x)}[p];",
+        f"if (k >= 0 && k < {entries}) {{",
+        f"    memcpy({y.expr} + p * {width}u, {table} + (uint32_t)k * {width}u, sizeof(float) * {width}u);",
+        "} else { /* an index beyond the table reads as zeros, never beyond memory */",
+        f"    memset({y.expr} + p * {width}u, 0, sizeof(float) * {width}u);",
+        "}",
+        var="p",
+    )
+    return {"": y}
+
+
+def _stored_dense(b: Builder, name: str, node: Node, role: str) -> None:
+    """Note a matrix that C code stores with its zeros."""
+    weight = node.weight(role)
+    rows, size = weight.shape[0], weight.size
+    live = node.patterns[role].nnz if role in node.patterns else size
+    note = "dense" if live == size else "dense, zeros stored"
+    b.matrices.append(MatrixNote(name, (rows, size // max(rows, 1)), live / max(size, 1), note, 4 * size, 4 * size))
+
+
+def _nest(heads: list[tuple[str, int]], body: list[str]) -> list[str]:
+    """Nested loops, outermost first."""
+    for var, count in reversed(heads):
+        inner = [f"    {line}" for line in body]
+        body = [f"for (uint32_t {var} = 0u; {var} < {count}u; ++{var}) {{", *inner, "}"]
+    return body
+
+
+def _flat(parts: list[tuple[str, int]]) -> str:
+    """Row-major offset of an index given as (expression, size of the axis)."""
+    text = parts[0][0]
+    for expr, size in parts[1:]:
+        text = f"({text}) * {size}u + {expr}"
+    return text
+
+
+def _conv(b: Builder, node: Conv, inputs: list[Value]) -> Ports:
+    if node.over_time:
+        raise UnsupportedError(
+            f"convolution '{node.name}' runs over time, and C code that goes step by step sees one step: replace it "
+            "by a recurrent layer, or export to ONNX"
+        )
+    x = inputs[0]
+    weight = to_float32(node.weight("weight"), f"weight '{node.name}.weight'")
+    out, per_group, *kernel = weight.shape
+    spatial = x.shape[1:]
+    sizes = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(spatial, kernel, node.stride, node.padding, node.dilation, strict=True)
+    ]
+    _stored_dense(b, f"{node.name}.weight", node, "weight")
+    table = b.constant(f"{node.name}.weight", weight)
+    bias = b.constant(f"{node.name}.bias", to_float32(node.params["bias"], "bias")) if "bias" in node.params else ""
+    y = _out(b, node, (out, *sizes))
+    where: list[str] = []
+    for a, (n, s, p, d) in enumerate(zip(spatial, node.stride, node.padding, node.dilation, strict=True)):
+        where.append(f"const uint32_t q{a} = p{a} * {s}u + k{a} * {d}u{f' - {p}u' if p else ''};")
+        if p:  # a position left of the border wraps around to a large one
+            where += [f"if (q{a} >= {n}u) {{", "    continue;", "}"]
+    channel = f"(o / {out // node.groups}u) * {per_group}u + c" if node.groups > 1 else "c"
+    at = _flat([(channel, 0), *((f"q{a}", n) for a, n in enumerate(spatial))])
+    tap = _flat([("o", 0), ("c", per_group), *((f"k{a}", k) for a, k in enumerate(kernel))])
+    to = _flat([("o", 0), *((f"p{a}", n) for a, n in enumerate(sizes))])
+    inner = _nest(
+        [("c", per_group), *((f"k{a}", k) for a, k in enumerate(kernel))],
+        [*where, f"sum += {table}[{tap}] * {b.read(x, at)};"],
+    )
+    end = f"{y.expr}[{to}] = sum{f' + {bias}[o]' if bias else ''};"
+    b.emit(*_nest([("o", out), *((f"p{a}", n) for a, n in enumerate(sizes))], ["float sum = 0.0f;", *inner, end]))
+    return {"": y}
+
+
+def _pool(b: Builder, node: Pool, inputs: list[Value]) -> Ports:
+    x = inputs[0]
+    spatial = x.shape[1:]
+    sizes = [(n - k) // s + 1 for n, k, s in zip(spatial, node.kernel, node.stride, strict=True)]
+    y = _out(b, node, (x.shape[0], *sizes))
+    taps = [(f"k{a}", k) for a, k in enumerate(node.kernel)]
+    at = _flat(
+        [("o", 0), *((f"(p{a} * {s}u + k{a})", n) for a, (n, s) in enumerate(zip(spatial, node.stride, strict=True)))]
+    )
+    corner = _flat(
+        [("o", 0), *((f"p{a} * {s}u", n) for a, (n, s) in enumerate(zip(spatial, node.stride, strict=True)))]
+    )
+    to = _flat([("o", 0), *((f"p{a}", n) for a, n in enumerate(sizes))])
+    if node.how == "max":
+        start = f"float sum = {b.read(x, corner)};"
+        body = [f"const float v = {b.read(x, at)};", "sum = v > sum ? v : sum;"]
+        end = f"{y.expr}[{to}] = sum;"
+    else:
+        start, body = "float sum = 0.0f;", [f"sum += {b.read(x, at)};"]
+        end = f"{y.expr}[{to}] = sum / {prod(node.kernel)}.0f;"
+    heads = [("o", x.shape[0]), *((f"p{a}", n) for a, n in enumerate(sizes))]
+    b.emit(*_nest(heads, [start, *_nest(taps, body), end]))
+    return {"": y}
+
+
+def _elementwise(b: Builder, node: Elementwise, inputs: list[Value]) -> Ports:
+    x = inputs[0]
+    if node.fn == "identity":
+        return {"": x}
+    y = _out(b, node, x.shape)
+    if node.fn in ("softmax", "log_softmax"):
+        function = b.helper("log_softmax.c", "log_softmax")
+        source = x
+        if x.spikes:
+            source = b.scratch(x.shape, f"{node.name}.in")
+            b.each(x.size, f"{source.expr}[i] = {b.read(x)};")
+        n = x.shape[-1]
+        at = f" + p * {n}u" if x.size > n else ""
+        b.each(x.size // n, f"{function}({b.use(source)}{at}, {n}u, {y.expr}{at});", var="p")
+        if node.fn == "softmax":
+            b.each(x.size, f"{y.expr}[i] = expf({y.expr}[i]);")
+        return {"": y}
+    value = b.read(x)
+    if node.fn == "relu":
+        value = f"{value} > 0.0f ? {value} : 0.0f"
+    elif node.fn == "tanh":
+        value = f"tanhf({value})"
+    else:
+        value = f"{b.helper('sigmoid.c', 'sigmoid')}({value})"
+    b.each(x.size, f"{y.expr}[i] = {value};")
+    return {"": y}
+
+
+def _fold(operator: str) -> Callable[[Builder, Any, list[Value]], Ports]:
+    def emit(b: Builder, node: Node, inputs: list[Value]) -> Ports:
+        y = _out(b, node, inputs[0].shape)
+        b.each(y.size, f"{y.expr}[i] = {f' {operator} '.join(b.read(x) for x in inputs)};")
+        return {"": y}
+
+    return emit
+
+
+def _concat(b: Builder, node: Concat, inputs: list[Value]) -> Ports:
+    shape = (*inputs[0].shape[:-1], sum(x.shape[-1] for x in inputs))
+    spikes = all(x.spikes for x in inputs)
+    y = b.member(node.name, "uint8_t", shape, f"spikes joined by {node.name}") if spikes else _out(b, node, shape)
+    offset = 0
+    for x in inputs:
+        n = x.shape[-1]
+        value = f"{b.use(x)}[p * {n}u + i]" if spikes else b.read(x, f"p * {n}u + i")
+        b.emit(*_nest([("p", prod(shape[:-1])), ("i", n)], [f"{y.expr}[p * {shape[-1]}u + {offset}u + i] = {value};"]))
+        offset += n
+    return {"": y}
+
+
+def _flatten(b: Builder, node: Flatten, inputs: list[Value]) -> Ports:
+    x = inputs[0]
+    return {"": Value(x.expr, (x.size,), x.ctype, x.buffer)}
+
+
+def _repeat(b: Builder, node: Repeat, inputs: list[Value]) -> Ports:
+    return {"": inputs[0]}
+
+
+def _time_reduce(b: Builder, node: TimeReduce, inputs: list[Value]) -> Ports:
+    """What a step adds; :func:`finish_time_reduce` makes the value of it."""
+    x = inputs[0]
+    total = b.member(f"{node.name}.value", "float", x.shape, f"{node.how} over time so far")
+    entry = f"{total.expr}[i]"
+    if node.how in ("sum", "mean"):
+        b.each(x.size, f"{entry} += {b.read(x)};")
+    elif node.how == "last":
+        b.each(x.size, f"{entry} = {b.read(x)};")
+    if node.how in ("first", "max", "mean"):
+        count = b.member(f"{node.name}.count", "uint32_t", None, f"steps seen by {node.name}").expr
+        if node.how == "first":
+            b.emit(f"if ({count} == 0u) {{")
+            b.each(x.size, f"{entry} = {b.read(x)};")
+            b.emit("}")
+        elif node.how == "max":
+            b.each(x.size, f"{entry} = ({count} == 0u || {b.read(x)} > {entry}) ? {b.read(x)} : {entry};")
+        b.emit(f"{count} += 1u;")
+        return {"": total, "count": Value(count, (), "uint32_t")}
+    return {"": total}
+
+
+def finish_time_reduce(b: Builder, node: TimeReduce, ports: Mapping[str, Value]) -> Value:
+    """The reduced value for the steps so far."""
+    total = ports[""]
+    if node.how != "mean":
+        return total
+    y = _out(b, node, total.shape)
+    count = ports["count"].expr
+    b.each(total.size, f"{y.expr}[i] = {total.expr}[i] / (float)({count} > 0u ? {count} : 1u);")
+    return y
+
+
+EMIT: dict[type[Node], Callable[[Builder, Any, list[Value]], Ports]] = {
+    Add: _fold("+"),
+    Affine: _affine,
+    Concat: _concat,
+    Conv: _conv,
+    Elementwise: _elementwise,
+    Embedding: _embedding,
+    Flatten: _flatten,
+    Linear: _linear,
+    Multiply: _fold("*"),
+    Pool: _pool,
+    Recurrent: emit_recurrent,
+    Repeat: _repeat,
+    TimeReduce: _time_reduce,
+}
