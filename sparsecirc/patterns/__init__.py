@@ -1,0 +1,25 @@
+"""Pattern makers: from the scores of a matrix to which connections stay alive."""
+
+from sparsecirc.patterns._block import Block, block
+from sparsecirc.patterns._file import load_patterns, save_patterns
+from sparsecirc.patterns._fixed import NM, FanIn, fan_in, n_m
+from sparsecirc.patterns._maker import PatternMaker, Ranked, check_sparsity, live_count, rank_together
+from sparsecirc.patterns._unstructured import Unstructured, unstructured
+
+__all__ = [
+    "NM",
+    "Block",
+    "FanIn",
+    "PatternMaker",
+    "Ranked",
+    "Unstructured",
+    "block",
+    "check_sparsity",
+    "fan_in",
+    "live_count",
+    "load_patterns",
+    "n_m",
+    "rank_together",
+    "save_patterns",
+    "unstructured",
+]
