@@ -22,7 +22,7 @@ class Recurrent(Node):
     feedback; neither for a layer without recurrence. ``hr`` (projected, units): LSTM projection. Plus the cell's
     per-unit vectors, of shape (units,).
 
-    ``feature_shape`` is the shape of the units where they are not a plain vector (spiking neurons after a
+    ``feature_shape`` (of ``units`` entries in all) is the shape of the units where they are not a plain vector (spiking neurons after a
     convolution); such layers have no ``hh``.
     """
 
@@ -78,7 +78,8 @@ class Recurrent(Node):
         drive = x if ih is None else product(x, ih)
         if bias_ih is not None:
             drive = drive + bias_ih
-        vectors = {k: self.params[k].astype(ctx.dtype, copy=False) for k in self.cell.vectors}
+        shape = self.feature_shape or (self.units,)
+        vectors = {k: self.params[k].astype(ctx.dtype, copy=False).reshape(shape) for k in self.cell.vectors}
         hr = self.cast("hr", ctx)
         current = {
             s: state.get(s, np.zeros((batch, *shape), ctx.dtype)).astype(ctx.dtype, copy=False)
