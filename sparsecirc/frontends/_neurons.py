@@ -101,12 +101,12 @@ def _params(rec: Recorder, module: Any, shape: tuple[int, ...]) -> dict[str, NDA
     recurrent = getattr(module, "recurrent", None)
     if recurrent is None:
         return params
+    if len(shape) != 1:
+        raise Refusal(f"feeds spikes of shape {shape} back", "flatten its input first, or use snn.Leaky or Synaptic")
     if not module.all_to_all:
         return params | {"hh_diag": _per_unit(rec, "V", recurrent.V, shape)}
     if not isinstance(recurrent, nn.Linear):
         raise Refusal(f"has a recurrent {type(recurrent).__name__}", "use linear_features, or all_to_all=False")
-    if len(shape) != 1:
-        raise Refusal(f"feeds features {shape} back through a linear layer", "flatten its input first")
     return params | params_of(rec, recurrent, hh="weight", bias_hh="bias")
 
 
@@ -116,7 +116,7 @@ def _per_unit(rec: Recorder, name: str, tensor: Tensor, shape: tuple[int, ...]) 
     while array.ndim > len(shape) and array.shape[0] == 1:
         array = array[0]
     try:
-        return np.ascontiguousarray(np.broadcast_to(array, shape)).reshape(-1)
+        return np.ascontiguousarray(np.broadcast_to(array, shape))
     except ValueError:
         raise Refusal(
             f"has a '{name}' of shape {tuple(tensor.shape)} for features {shape}", "give one entry per unit"

@@ -20,10 +20,10 @@ class Recurrent(Node):
     Roles: ``ih`` (gates * units, in) with ``bias_ih``; without ``ih`` the input already is the drive of shape
     (gates * units,). ``hh`` (gates * units, feedback width) with ``bias_hh``, or ``hh_diag`` (units,) for one-to-one
     feedback; neither for a layer without recurrence. ``hr`` (projected, units): LSTM projection. Plus the cell's
-    per-unit vectors, of shape (units,).
+    per-unit vectors, of shape (units,) or, with ``feature_shape``, any shape that broadcasts to it.
 
-    ``feature_shape`` (of ``units`` entries in all) is the shape of the units where they are not a plain vector (spiking neurons after a
-    convolution); such layers have no ``hh``.
+    ``feature_shape`` (of ``units`` entries in all) is the shape of the units where they are not a plain vector (spiking
+    neurons after a convolution); such layers have no ``hh``.
     """
 
     cell: Cell = None  # type: ignore[assignment]
@@ -78,8 +78,9 @@ class Recurrent(Node):
         drive = x if ih is None else product(x, ih)
         if bias_ih is not None:
             drive = drive + bias_ih
-        shape = self.feature_shape or (self.units,)
-        vectors = {k: self.params[k].astype(ctx.dtype, copy=False).reshape(shape) for k in self.cell.vectors}
+        vectors = {k: self.params[k].astype(ctx.dtype, copy=False) for k in self.cell.vectors}
+        if self.feature_shape:
+            vectors = {k: v.reshape(self.feature_shape) if v.size == self.units else v for k, v in vectors.items()}
         hr = self.cast("hr", ctx)
         current = {
             s: state.get(s, np.zeros((batch, *shape), ctx.dtype)).astype(ctx.dtype, copy=False)
