@@ -1,0 +1,6 @@
+"""Rules: what changes patterns over time, stepped by the user's own training loop."""
+
+from sparsecirc.rules._rule import Rule
+from sparsecirc.rules._schedule import Cubic, OneShot, Schedule
+
+__all__ = ["Cubic", "OneShot", "Rule", "Schedule"]
