@@ -145,7 +145,8 @@ def _function(plan: Plan, name: str, section: Section) -> str:
     text = "\n".join(body)
     unused = [f"(void){p};" for p, mark in (("s", "s->"), ("x", None), ("y", "y->")) if not _mentions(text, p, mark)]
     inner = "\n".join(f"    {line}" for line in [*body, *unused])
-    return f"static void {name}_{_NAMES[section]}({name}_state *s, const {plan.input_type} *x, {name}_output *y)\n{{\n{inner}\n}}\n"
+    head = f"static void {name}_{_NAMES[section]}({name}_state *s, const {plan.input_type} *x, {name}_output *y)"
+    return f"{head}\n{{\n{inner}\n}}\n"
 
 
 def _mentions(text: str, parameter: str, mark: str | None) -> bool:

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from sparsecirc.errors import UsageError
 
-_KEYWORDS = frozenset(
+_RESERVED = (
     "alignas alignof and asm auto bool break case catch char class const constexpr continue default delete do double "
     "else enum explicit export extern false float for friend goto if inline int long mutable namespace new noexcept "
     "not nullptr operator or private protected public register requires restrict return short signed sizeof static "
     "struct switch template this throw true try typedef typeid typename typeof union unsigned using virtual void "
-    "volatile while xor".split()
+    "volatile while xor"
 )
+_KEYWORDS = frozenset(_RESERVED.split())
 _WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
 _ITEMS_PER_LINE = {"float": 6, "uint8_t": 24, "uint16_t": 16, "uint32_t": 12, "int32_t": 12}
 
