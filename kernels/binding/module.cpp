@@ -1,0 +1,342 @@
+// Python binding of the native kernels: plain buffers in and out, every array checked here, the GIL released while
+// kernels run. sparsecirc/_kernels.pyi is its description for people and type checkers.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "../include/sparsecirc.h"
+
+namespace nb = nanobind;
+
+namespace {
+
+template <typename T>
+using In = nb::ndarray<const T, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Out = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
+template <typename T>
+using Maybe = std::optional<In<T>>;
+
+struct Free {
+  void operator()(void *p) const { std::free(p); }
+};
+template <typename T>
+using Buffer = std::unique_ptr<T[], Free>;
+
+template <typename T>
+Buffer<T> allocate(size_t n) {
+  const size_t bytes = (n * sizeof(T) + 63) / 64 * 64 + 64;
+  void *p = std::aligned_alloc(64, bytes);
+  if (!p) throw std::bad_alloc();
+  return Buffer<T>(static_cast<T *>(p));
+}
+
+template <typename T>
+Buffer<T> copy(const Maybe<T> &from) {
+  if (!from) return nullptr;
+  Buffer<T> to = allocate<T>(from->size());
+  if (from->size()) std::memcpy(to.get(), from->data(), from->size() * sizeof(T));
+  return to;
+}
+
+struct Named {
+  const char *name;
+};
+constexpr Named kFormats[] = {
+#define X(name, has_mm) {#name},
+    SC_FORMATS(X)
+#undef X
+};
+struct CellFacts {
+  const char *name;
+  int gates, states, spiking;
+};
+constexpr CellFacts kCells[] = {
+#define X(name, gates, states, spiking) {#name, gates, states, spiking},
+    SC_CELLS(X)
+#undef X
+};
+constexpr const char *kResets[] = {"none", "subtract", "zero", "zero_update"};
+
+template <typename Table>
+int find(const Table &table, const std::string &name, const char *what) {
+  int i = 0;
+  for (const auto &entry : table) {
+    if constexpr (std::is_same_v<std::decay_t<decltype(entry)>, const char *>) {
+      if (name == entry) return i;
+    } else {
+      if (name == entry.name) return i;
+    }
+    i++;
+  }
+  throw std::invalid_argument(std::string("unknown ") + what + " '" + name + "'");
+}
+
+const sc_ops *ops_for(const std::string &isa) {
+  const sc_ops *ops = sc_ops_for(isa.c_str());
+  if (!ops) throw std::invalid_argument("instruction set '" + isa + "' is not built or this processor lacks it");
+  return ops;
+}
+
+// A packed matrix that owns aligned copies of its arrays; immutable, checked once.
+class Matrix {
+ public:
+  Matrix(const std::string &format, int64_t rows, int64_t cols, const In<float> &values, const Maybe<int32_t> &ptr,
+         const Maybe<int32_t> &index32, const Maybe<uint8_t> &index8, const Maybe<uint8_t> &count, int64_t tile_rows,
+         int64_t tile_cols)
+      : values_(copy<float>(values)),
+        ptr_(copy<int32_t>(ptr)),
+        index32_(copy<int32_t>(index32)),
+        index8_(copy<uint8_t>(index8)),
+        count_(copy<uint8_t>(count)) {
+    m_.format = find(kFormats, format, "format");
+    m_.rows = rows;
+    m_.cols = cols;
+    m_.tile_rows = tile_rows;
+    m_.tile_cols = tile_cols;
+    m_.n_values = static_cast<int64_t>(values.size());
+    m_.n_index = static_cast<int64_t>(index32 ? index32->size() : index8 ? index8->size() : 0);
+    m_.n_ptr = static_cast<int64_t>(ptr ? ptr->size() : 0);
+    m_.n_count = static_cast<int64_t>(count ? count->size() : 0);
+    m_.values = values_.get();
+    m_.ptr = ptr_.get();
+    m_.index32 = index32_.get();
+    m_.index8 = index8_.get();
+    m_.count = count_.get();
+    const bool pointers = m_.format == SC_FMT_csr || m_.format == SC_FMT_block16x1 || m_.format == SC_FMT_block4x4 ||
+                          (m_.format == SC_FMT_columns && m_.ptr);
+    const bool tiles = m_.format == SC_FMT_lookup || m_.format == SC_FMT_mantissa;
+    if (pointers && (!m_.ptr || !m_.index32)) fail("row pointers or indices are missing");
+    if (tiles && (!m_.count || (m_.format == SC_FMT_lookup && !m_.index8))) fail("counts or indices are missing");
+    if (const char *why = sc_matrix_check(&m_)) fail(why);
+  }
+  const sc_matrix *get() const { return &m_; }
+  std::string format() const { return kFormats[m_.format].name; }
+  int64_t rows() const { return m_.rows; }
+  int64_t cols() const { return m_.cols; }
+  std::optional<std::string> unsupported(const std::string &isa) const {
+    const char *why = sc_matrix_supported(ops_for(isa), &m_);
+    return why ? std::optional<std::string>(why) : std::nullopt;
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string &why) const {
+    throw std::invalid_argument("packed " + format() + " matrix of " + std::to_string(m_.rows) + " x " +
+                                std::to_string(m_.cols) + ": " + why);
+  }
+  Buffer<float> values_;
+  Buffer<int32_t> ptr_, index32_;
+  Buffer<uint8_t> index8_, count_;
+  sc_matrix m_{};
+};
+
+void need(bool ok, const std::string &what) {
+  if (!ok) throw std::invalid_argument(what);
+}
+
+const float *vector_of(const Maybe<float> &v, int64_t n, const char *name) {
+  if (!v) return nullptr;
+  need(static_cast<int64_t>(v->size()) == n, std::string(name) + " needs " + std::to_string(n) + " entries, got " +
+                                                  std::to_string(v->size()));
+  return v->data();
+}
+
+Buffer<float> workspace(size_t n, bool poison) {
+  Buffer<float> w = allocate<float>(n);
+  if (poison)
+    for (size_t i = 0; i < n; i++) w[i] = std::numeric_limits<float>::quiet_NaN();
+  return w;
+}
+
+void usable(const Matrix *m, const sc_ops *ops) {
+  if (!m) return;
+  const char *why = sc_matrix_supported(ops, m->get());
+  need(!why, why ? std::string(why) : std::string());
+}
+
+void product(const Matrix &m, const std::string &isa, const In<float> &x, const Maybe<float> &bias, Out<float> y) {
+  const sc_ops *ops = ops_for(isa);
+  usable(&m, ops);
+  need(x.ndim() == 2 && y.ndim() == 2 && x.shape(0) == y.shape(0) && static_cast<int64_t>(x.shape(1)) == m.cols() &&
+           static_cast<int64_t>(y.shape(1)) == m.rows(),
+       "product: x must be (n, cols) and y (n, rows)");
+  const float *b = vector_of(bias, m.rows(), "bias");
+  const float *from = x.data();
+  float *to = y.data();
+  const auto n = static_cast<int64_t>(x.shape(0));
+  nb::gil_scoped_release release;
+  Buffer<float> w = workspace(sc_product_workspace(m.get()), false);
+  sc_product(ops, m.get(), from, m.cols(), n, b, to, m.rows(), w.get());
+}
+
+void product_batched(const Matrix &m, const std::string &isa, const In<float> &x, const Maybe<float> &bias,
+                     Out<float> y) {
+  const sc_ops *ops = ops_for(isa);
+  need(ops->mm[m.get()->format] != nullptr, "format '" + m.format() + "' has no batched kernel");
+  need(x.ndim() == 2 && y.ndim() == 2 && x.shape(1) == y.shape(1) && static_cast<int64_t>(x.shape(0)) == m.cols() &&
+           static_cast<int64_t>(y.shape(0)) == m.rows() && static_cast<int64_t>(x.shape(1)) % ops->vector == 0,
+       "product_batched: x must be (cols, batch) and y (rows, batch), batch a multiple of the vector length");
+  const float *b = vector_of(bias, m.rows(), "bias");
+  const float *from = x.data();
+  float *to = y.data();
+  const auto batch = static_cast<int64_t>(x.shape(1));
+  nb::gil_scoped_release release;
+  ops->mm[m.get()->format](m.get(), from, b, to, batch);
+}
+
+void pointwise(const std::string &name, const std::string &isa, const In<float> &x, Out<float> y) {
+  const sc_ops *ops = ops_for(isa);
+  need(x.size() == y.size(), "pointwise: x and y differ in size");
+  auto *fn = name == "exp" ? ops->exp_n : name == "tanh" ? ops->tanh_n : name == "sigmoid" ? ops->sigmoid_n : nullptr;
+  need(fn != nullptr, "unknown function '" + name + "'");
+  fn(static_cast<int64_t>(x.size()), x.data(), y.data());
+}
+
+// One layer; holds references to its matrices and copies of its vectors.
+class Layer {
+ public:
+  Layer(const std::string &cell, int64_t units, int64_t in, std::shared_ptr<Matrix> ih, std::shared_ptr<Matrix> hh,
+        std::shared_ptr<Matrix> hr, const Maybe<float> &bias_ih, const Maybe<float> &bias_hh,
+        const Maybe<float> &hh_diag, const Maybe<float> &alpha, const Maybe<float> &beta, const Maybe<float> &theta,
+        const std::string &reset, bool delay, bool reverse)
+      : ih_(std::move(ih)), hh_(std::move(hh)), hr_(std::move(hr)) {
+    const int kind = find(kCells, cell, "cell");
+    facts_ = kCells[kind];
+    const int64_t rows = units * facts_.gates;
+    need(units >= 0 && in >= 0, "layer sizes must not be negative");
+    l_.cell = kind;
+    l_.units = units;
+    l_.width = hr_ ? hr_->rows() : units;
+    l_.in = in;
+    l_.reset = find(kResets, reset, "reset");
+    l_.delay = delay;
+    l_.reverse = reverse;
+    need(!ih_ || (ih_->rows() == rows && ih_->cols() == in), "ih must be (gates * units, in)");
+    need(ih_ || in == rows, "without ih the input must have gates * units features");
+    need(!hh_ || (hh_->rows() == rows && hh_->cols() == l_.width), "hh must be (gates * units, width)");
+    need(!hr_ || (hr_->cols() == units && kind == SC_CELL_lstm), "hr must be (width, units) of an lstm");
+    need(!(hh_ && hh_diag), "a layer has hh or hh_diag, not both");
+    need(hh_ || hh_diag || !bias_hh, "bias_hh needs hh or hh_diag");
+    keep(bias_ih_, l_.bias_ih, bias_ih, rows, "bias_ih");
+    keep(bias_hh_, l_.bias_hh, bias_hh, rows, "bias_hh");
+    keep(diag_, l_.hh_diag, hh_diag, rows, "hh_diag");
+    keep(alpha_, l_.alpha, alpha, units, "alpha");
+    keep(beta_, l_.beta, beta, units, "beta");
+    keep(theta_, l_.theta, theta, units, "theta");
+    need(!facts_.spiking || (l_.beta && l_.theta), "a spiking cell needs beta and theta");
+    need(kind != SC_CELL_synaptic || l_.alpha, "a synaptic cell needs alpha");
+    need(!(hh_diag && !facts_.spiking), "hh_diag is for spiking cells");
+    l_.ih = ih_ ? ih_->get() : nullptr;
+    l_.hh = hh_ ? hh_->get() : nullptr;
+    l_.hr = hr_ ? hr_->get() : nullptr;
+  }
+
+  void run(const std::string &isa, const In<float> &x, const Maybe<int64_t> &lengths,
+           const std::vector<Out<float>> &state, const std::vector<std::optional<Out<float>>> &out, bool batched,
+           bool poison) const {
+    const sc_ops *ops = ops_for(isa);
+    for (const auto *m : {&ih_, &hh_, &hr_}) {
+      usable(m->get(), ops);
+      need(!batched || !*m || ops->mm[(*m)->get()->format], "a matrix has no batched kernel");
+    }
+    need(!batched || !facts_.spiking, "spiking cells run sample by sample");
+    need(x.ndim() == 3 && static_cast<int64_t>(x.shape(2)) == l_.in, "x must be (steps, batch, in)");
+    sc_io io{};
+    io.steps = static_cast<int64_t>(x.shape(0));
+    io.batch = static_cast<int64_t>(x.shape(1));
+    io.x = x.data();
+    const auto n = static_cast<size_t>(facts_.states);
+    need(state.size() == n && out.size() == n, "one state and one output slot per state of the cell");
+    for (size_t i = 0; i < n; i++) {
+      const auto wide = static_cast<size_t>((i == 0 ? l_.width : l_.units) * io.batch);
+      need(state[i].size() == wide, "a state must be (batch, features)");
+      need(!out[i] || out[i]->size() == wide * static_cast<size_t>(io.steps), "an output must be (steps, batch, features)");
+      io.state[i] = const_cast<float *>(state[i].data());
+      io.out[i] = out[i] ? const_cast<float *>(out[i]->data()) : nullptr;
+    }
+    if (lengths) {
+      need(static_cast<int64_t>(lengths->size()) == io.batch, "one length per sample");
+      io.lengths = lengths->data();
+      for (int64_t b = 0; b < io.batch; b++)
+        need(io.lengths[b] >= 0 && io.lengths[b] <= io.steps, "lengths must be within 0 .. steps");
+    }
+    nb::gil_scoped_release release;
+    Buffer<float> w = workspace(sc_workspace(ops, &l_, &io, batched), poison);
+    sc_run(ops, &l_, &io, batched, w.get());
+  }
+
+ private:
+  static void keep(Buffer<float> &to, const float *&slot, const Maybe<float> &from, int64_t n, const char *name) {
+    vector_of(from, n, name);
+    to = copy<float>(from);
+    slot = to.get();
+  }
+  std::shared_ptr<Matrix> ih_, hh_, hr_;
+  Buffer<float> bias_ih_, bias_hh_, diag_, alpha_, beta_, theta_;
+  CellFacts facts_{};
+  sc_layer l_{};
+};
+
+std::vector<std::string> isas() {
+  std::vector<std::string> names;
+#define X(name) \
+  if (sc_ops_for(#name)) names.emplace_back(#name);
+  SC_ISAS(X)
+#undef X
+  return names;
+}
+
+std::vector<std::string> formats() {
+  std::vector<std::string> names;
+  for (const auto &f : kFormats) names.emplace_back(f.name);
+  return names;
+}
+
+}  // namespace
+
+NB_MODULE(_kernels, m) {
+  m.doc() = "Native kernels of sparsecirc; see kernels/include/sparsecirc.h.";
+  m.def("isas", &isas, "Instruction sets that this build and this processor have, least capable first.");
+  m.def("formats", &formats, "Storage formats, by name.");
+  m.def("vector", [](const std::string &isa) { return ops_for(isa)->vector; }, nb::arg("isa"));
+  m.def("has_batched", [](const std::string &isa, const std::string &format) {
+    return ops_for(isa)->mm[find(kFormats, format, "format")] != nullptr;
+  }, nb::arg("isa"), nb::arg("format"));
+  nb::class_<Matrix>(m, "Matrix")
+      .def(nb::init<const std::string &, int64_t, int64_t, const In<float> &, const Maybe<int32_t> &,
+                    const Maybe<int32_t> &, const Maybe<uint8_t> &, const Maybe<uint8_t> &, int64_t, int64_t>(),
+           nb::arg("format"), nb::arg("rows"), nb::arg("cols"), nb::arg("values"), nb::arg("ptr").none() = nb::none(),
+           nb::arg("index32").none() = nb::none(), nb::arg("index8").none() = nb::none(),
+           nb::arg("count").none() = nb::none(), nb::arg("tile_rows") = 0, nb::arg("tile_cols") = 0)
+      .def_prop_ro("format", &Matrix::format)
+      .def_prop_ro("rows", &Matrix::rows)
+      .def_prop_ro("cols", &Matrix::cols)
+      .def("unsupported", &Matrix::unsupported, nb::arg("isa"));
+  nb::class_<Layer>(m, "Layer")
+      .def(nb::init<const std::string &, int64_t, int64_t, std::shared_ptr<Matrix>, std::shared_ptr<Matrix>,
+                    std::shared_ptr<Matrix>, const Maybe<float> &, const Maybe<float> &, const Maybe<float> &,
+                    const Maybe<float> &, const Maybe<float> &, const Maybe<float> &, const std::string &, bool, bool>(),
+           nb::arg("cell"), nb::arg("units"), nb::arg("in_features"), nb::arg("ih").none() = nb::none(),
+           nb::arg("hh").none() = nb::none(), nb::arg("hr").none() = nb::none(),
+           nb::arg("bias_ih").none() = nb::none(), nb::arg("bias_hh").none() = nb::none(),
+           nb::arg("hh_diag").none() = nb::none(), nb::arg("alpha").none() = nb::none(),
+           nb::arg("beta").none() = nb::none(), nb::arg("theta").none() = nb::none(), nb::arg("reset") = "none",
+           nb::arg("delay") = true, nb::arg("reverse") = false)
+      .def("run", &Layer::run, nb::arg("isa"), nb::arg("x"), nb::arg("lengths").none(), nb::arg("state"),
+           nb::arg("out"), nb::arg("batched") = false, nb::arg("poison") = false);
+  m.def("product", &product, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(), nb::arg("y"));
+  m.def("product_batched", &product_batched, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),
+        nb::arg("y"));
+  m.def("pointwise", &pointwise, nb::arg("name"), nb::arg("isa"), nb::arg("x"), nb::arg("y"));
+}

@@ -1,0 +1,131 @@
+/* sparsecirc native kernels: the one page that callers read.
+ *
+ * Nothing here allocates, keeps globals that change, or checks user input: the caller validates a matrix once with
+ * sc_matrix_check and passes workspace. All numbers are f32. W has shape (rows, cols) = (out, in).
+ */
+#ifndef SPARSECIRC_H
+#define SPARSECIRC_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../kernels.def"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum sc_format {
+#define X(name, has_mm) SC_FMT_##name,
+  SC_FORMATS(X)
+#undef X
+      SC_N_FORMATS
+};
+
+enum sc_cell {
+#define X(name, gates, states, spiking) SC_CELL_##name,
+  SC_CELLS(X)
+#undef X
+      SC_N_CELLS
+};
+
+enum sc_reset { SC_RESET_none, SC_RESET_subtract, SC_RESET_zero, SC_RESET_zero_update };
+
+/* Most floats that a kernel reads past the end of x, rounded: x must be readable, and zero, up to this multiple. */
+#define SC_PAD 64
+
+/* A packed matrix. What the arrays hold depends on the format; tiles run row strip by row strip, columns ascending.
+ *
+ *   dense      values [strips][cols][16]: 16 rows of one column side by side, rows padded with zeros
+ *   csr        ptr [rows + 1], index32 [nnz], values [nnz]
+ *   block16x1  ptr [strips + 1] in blocks, index32 [blocks] = column, values [blocks][16]
+ *   block4x4   ptr [strips + 1] in blocks, index32 [blocks] = first column, values [blocks][4 columns][4 rows]
+ *   lookup     count [strips][tiles] slots, values [slots][tile_rows], index8 [slots][tile_rows] = column in tile
+ *   mantissa   as lookup, the column in the low bits of each value instead of index8
+ *   columns    ptr [cols + 1], index32 [nnz] = row, values [nnz]; dense columns: ptr and index32 null, values [cols][rows]
+ */
+typedef struct sc_matrix {
+  int format;
+  int64_t rows, cols;
+  int64_t tile_rows, tile_cols; /* lookup and mantissa */
+  int64_t n_values, n_index, n_ptr, n_count;
+  const float *values;
+  const int32_t *ptr;
+  const int32_t *index32;
+  const uint8_t *index8;
+  const uint8_t *count;
+} sc_matrix;
+
+/* y = bias + W x; bias may be null. scratch: room for cols int32 (read by `columns` only). */
+typedef void (*sc_mv_fn)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch);
+/* Y = bias + W X with X (cols, batch), Y (rows, batch); batch a multiple of the vector length. */
+typedef void (*sc_mm_fn)(const sc_matrix *w, const float *x, const float *bias, float *y, int64_t batch);
+/* y[k] = bias + W x[k] for n vectors at stride ldx, results at stride ldy. */
+typedef void (*sc_mvn_fn)(const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias, float *y,
+                          int64_t ldy);
+
+/* Arguments of one pointwise step over n = units * batch elements; blocks of a gate are n apart. */
+typedef struct sc_point {
+  int64_t n;
+  const float *drive; /* [gates][n] input product with its bias */
+  const float *rec;   /* [gates][n] recurrent product with its bias */
+  float *h;           /* [n] gated: hidden state, in and out; lstm: out only */
+  float *c;           /* [n] lstm cell state, in and out */
+  float *spk, *syn, *mem;
+  const float *alpha, *beta, *theta; /* [n] */
+  int reset, delay;
+} sc_point;
+typedef void (*sc_point_fn)(const sc_point *p);
+
+/* One instruction set: every kernel built for it. mm is null where a format has none. */
+typedef struct sc_ops {
+  const char *isa;
+  int64_t vector; /* floats per vector, the batch multiple of mm */
+  sc_mv_fn mv[SC_N_FORMATS];
+  sc_mm_fn mm[SC_N_FORMATS];
+  sc_mvn_fn mvn_dense;
+  sc_point_fn point[SC_N_CELLS];
+  void (*exp_n)(int64_t n, const float *x, float *y);
+  void (*tanh_n)(int64_t n, const float *x, float *y);
+  void (*sigmoid_n)(int64_t n, const float *x, float *y);
+} sc_ops;
+
+/* The kernels for an instruction set by name, or null where it is not built or this processor lacks it. */
+const sc_ops *sc_ops_for(const char *isa);
+/* Null when the arrays of a matrix describe it and no index leaves it; else the reason. */
+const char *sc_matrix_check(const sc_matrix *w);
+/* Null when `ops` can multiply by `w`; else the reason. */
+const char *sc_matrix_supported(const sc_ops *ops, const sc_matrix *w);
+
+/* One layer of one cell. Null pointers where a part is absent; without ih the input is the drive itself. */
+typedef struct sc_layer {
+  int cell;
+  int64_t units, width, in; /* width: of the fed-back state (differs from units with a projection) */
+  int reset, delay, reverse;
+  const sc_matrix *ih, *hh, *hr;
+  const float *bias_ih, *bias_hh, *hh_diag;
+  const float *alpha, *beta, *theta;
+} sc_layer;
+
+/* Data of one run. States in cell order (gated: h, c; lif: spk, mem; synaptic: spk, syn, mem). */
+typedef struct sc_io {
+  int64_t steps, batch;
+  const float *x;         /* [steps][batch][in] */
+  const int64_t *lengths; /* [batch] or null */
+  float *state[3];        /* [batch][features], in and out */
+  float *out[3];          /* [steps][batch][features] or null where not wanted */
+} sc_io;
+
+/* Floats of workspace that sc_run needs, batched or sample by sample. */
+size_t sc_workspace(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batched);
+/* Whole sequences in one call. batched: the state is held as (units, batch), for gated cells with mm kernels. */
+void sc_run(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batched, float *workspace);
+/* y[k] = bias + W x[k] for n contiguous vectors. workspace: sc_product_workspace(w) floats. */
+void sc_product(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias,
+                float *y, int64_t ldy, float *workspace);
+size_t sc_product_workspace(const sc_matrix *w);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,76 @@
+/* Checks of a packed matrix: after sc_matrix_check no kernel can read or write outside its arrays. */
+#include <string.h>
+
+#include "../include/sparsecirc.h"
+
+static int64_t strips(int64_t rows, int64_t height) { return (rows + height - 1) / height; }
+
+static const char *check_ptr(const sc_matrix *w, int64_t n, int64_t total) {
+  if (w->n_ptr != n + 1 || w->ptr[0] != 0 || w->ptr[n] != total) return "row pointers do not cover the values";
+  for (int64_t i = 0; i < n; i++)
+    if (w->ptr[i] > w->ptr[i + 1]) return "row pointers decrease";
+  return NULL;
+}
+
+static const char *check_index(const sc_matrix *w, int64_t n, int64_t limit) {
+  if (w->n_index != n) return "there is not one index per value or block";
+  for (int64_t i = 0; i < n; i++)
+    if (w->index32[i] < 0 || w->index32[i] >= limit) return "an index is outside the matrix";
+  return NULL;
+}
+
+static const char *check_pointers(const sc_matrix *w, int64_t lists, int64_t items, int64_t limit) {
+  const char *why = check_ptr(w, lists, items);
+  return why ? why : check_index(w, items, limit);
+}
+
+static const char *check_tiles(const sc_matrix *w) {
+  const int64_t height = w->tile_rows, width = w->tile_cols;
+  if (height < 1 || height > 16 || width < 1 || width > 256 || (width & (width - 1))) return "the tile shape is unknown";
+  if (w->n_count != strips(w->rows, height) * strips(w->cols, width)) return "there is not one count per tile";
+  int64_t slots = 0;
+  for (int64_t i = 0; i < w->n_count; i++) slots += w->count[i];
+  if (w->n_values != slots * height) return "the counts do not cover the values";
+  if (w->format == SC_FMT_mantissa) return NULL; /* the column is masked to the tile when it is read */
+  if (w->n_index != w->n_values) return "there is not one index per value";
+  for (int64_t i = 0; i < w->n_index; i++)
+    if (w->index8[i] >= width) return "an index is outside its tile";
+  return NULL;
+}
+
+const char *sc_matrix_check(const sc_matrix *w) {
+  if (w->rows < 0 || w->cols < 0 || w->rows > INT32_MAX - SC_PAD || w->cols > INT32_MAX - SC_PAD)
+    return "the shape is out of range";
+  switch (w->format) {
+    case SC_FMT_dense:
+      return w->n_values == strips(w->rows, 16) * 16 * w->cols ? NULL : "dense panels need 16 * ceil(rows / 16) * cols";
+    case SC_FMT_csr:
+      return check_pointers(w, w->rows, w->n_values, w->cols);
+    case SC_FMT_block16x1:
+      return w->n_values % 16 ? "values are not whole blocks"
+                              : check_pointers(w, strips(w->rows, 16), w->n_values / 16, w->cols);
+    case SC_FMT_block4x4:
+      if (w->cols % 4) return "4x4 blocks need a multiple of 4 columns";
+      return w->n_values % 16 ? "values are not whole blocks"
+                              : check_pointers(w, strips(w->rows, 4), w->n_values / 16, w->cols - 3);
+    case SC_FMT_lookup:
+    case SC_FMT_mantissa:
+      return check_tiles(w);
+    case SC_FMT_columns:
+      if (!w->ptr) return w->n_values == w->rows * w->cols ? NULL : "dense columns need rows * cols values";
+      return check_pointers(w, w->cols, w->n_values, w->rows);
+    default:
+      return "the format is unknown";
+  }
+}
+
+const char *sc_matrix_supported(const sc_ops *ops, const sc_matrix *w) {
+  if (w->format != SC_FMT_lookup && w->format != SC_FMT_mantissa) return NULL;
+  if (!strcmp(ops->isa, "avx512")) {
+    const int64_t width = w->format == SC_FMT_lookup ? 32 : 64;
+    return w->tile_rows == 16 && w->tile_cols == width ? NULL : "avx512 reads tiles of 16 x 32 (mantissa: 16 x 64)";
+  }
+  if (!strcmp(ops->isa, "avx2"))
+    return w->tile_rows == 8 && w->tile_cols == 16 ? NULL : "avx2 reads tiles of 8 x 16";
+  return NULL;
+}

@@ -1,0 +1,227 @@
+/* AVX-512 F/BW/DQ/VL. Tiles: 16 rows x 32 columns (lookup), 16 x 64 (mantissa). */
+#include <immintrin.h>
+
+#define SC_NAME(x) sc_f32_##x##__avx512
+#define SC_VL 16
+#define SC_VEC_FMA(a, b, c) _mm512_fmadd_ps((a), (b), (c))
+#include "generic.h"
+#include "pointwise.h"
+
+static inline __mmask16 sc_tail(int64_t n) { return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1u); }
+
+/* bias (or zero) of 16 rows from r on. */
+static inline __m512 sc_begin(const float *bias, int64_t r, __mmask16 m) {
+  return bias ? _mm512_maskz_loadu_ps(m, bias + r) : _mm512_setzero_ps();
+}
+
+static void SC_NAME(dense_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  (void)scratch;
+  const int64_t cols = w->cols;
+  int64_t r = 0;
+  for (; r + 64 <= w->rows; r += 64) {
+    const float *p0 = w->values + r * cols, *p1 = p0 + 16 * cols, *p2 = p1 + 16 * cols, *p3 = p2 + 16 * cols;
+    __m512 s0 = sc_begin(bias, r, 0xffff), s1 = sc_begin(bias, r + 16, 0xffff);
+    __m512 s2 = sc_begin(bias, r + 32, 0xffff), s3 = sc_begin(bias, r + 48, 0xffff);
+    for (int64_t c = 0; c < cols; c++) {
+      const __m512 b = _mm512_set1_ps(x[c]);
+      s0 = _mm512_fmadd_ps(_mm512_loadu_ps(p0 + 16 * c), b, s0);
+      s1 = _mm512_fmadd_ps(_mm512_loadu_ps(p1 + 16 * c), b, s1);
+      s2 = _mm512_fmadd_ps(_mm512_loadu_ps(p2 + 16 * c), b, s2);
+      s3 = _mm512_fmadd_ps(_mm512_loadu_ps(p3 + 16 * c), b, s3);
+    }
+    _mm512_storeu_ps(y + r, s0);
+    _mm512_storeu_ps(y + r + 16, s1);
+    _mm512_storeu_ps(y + r + 32, s2);
+    _mm512_storeu_ps(y + r + 48, s3);
+  }
+  for (; r < w->rows; r += 16) {
+    const __mmask16 m = sc_tail(w->rows - r);
+    const float *p = w->values + r * cols;
+    __m512 s0 = sc_begin(bias, r, m), s1 = _mm512_setzero_ps(), s2 = s1, s3 = s1;
+    int64_t c = 0;
+    for (; c + 4 <= cols; c += 4) {
+      s0 = _mm512_fmadd_ps(_mm512_loadu_ps(p + 16 * c), _mm512_set1_ps(x[c]), s0);
+      s1 = _mm512_fmadd_ps(_mm512_loadu_ps(p + 16 * c + 16), _mm512_set1_ps(x[c + 1]), s1);
+      s2 = _mm512_fmadd_ps(_mm512_loadu_ps(p + 16 * c + 32), _mm512_set1_ps(x[c + 2]), s2);
+      s3 = _mm512_fmadd_ps(_mm512_loadu_ps(p + 16 * c + 48), _mm512_set1_ps(x[c + 3]), s3);
+    }
+    for (; c < cols; c++) s0 = _mm512_fmadd_ps(_mm512_loadu_ps(p + 16 * c), _mm512_set1_ps(x[c]), s0);
+    _mm512_mask_storeu_ps(y + r, m, _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)));
+  }
+}
+
+/* Two strips times four vectors: eight sums share two loads of weights per column. */
+static void SC_NAME(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias, float *y,
+                               int64_t ldy) {
+  const int64_t cols = w->cols;
+  int64_t k = 0;
+  for (; k + 4 <= n; k += 4) {
+    const float *x0 = x + k * ldx, *x1 = x0 + ldx, *x2 = x1 + ldx, *x3 = x2 + ldx;
+    float *o = y + k * ldy;
+    for (int64_t r = 0; r < w->rows; r += 32) {
+      const int64_t left = w->rows - r;
+      const __mmask16 ma = sc_tail(left), mb = left > 16 ? sc_tail(left - 16) : (__mmask16)0;
+      const float *pa = w->values + r * cols, *pb = left > 16 ? pa + 16 * cols : pa;
+      __m512 a0 = sc_begin(bias, r, ma), a1 = a0, a2 = a0, a3 = a0;
+      __m512 b0 = sc_begin(bias, r + 16, mb), b1 = b0, b2 = b0, b3 = b0;
+      for (int64_t c = 0; c < cols; c++) {
+        const __m512 va = _mm512_loadu_ps(pa + 16 * c), vb = _mm512_loadu_ps(pb + 16 * c);
+        const __m512 q0 = _mm512_set1_ps(x0[c]), q1 = _mm512_set1_ps(x1[c]);
+        const __m512 q2 = _mm512_set1_ps(x2[c]), q3 = _mm512_set1_ps(x3[c]);
+        a0 = _mm512_fmadd_ps(va, q0, a0);
+        b0 = _mm512_fmadd_ps(vb, q0, b0);
+        a1 = _mm512_fmadd_ps(va, q1, a1);
+        b1 = _mm512_fmadd_ps(vb, q1, b1);
+        a2 = _mm512_fmadd_ps(va, q2, a2);
+        b2 = _mm512_fmadd_ps(vb, q2, b2);
+        a3 = _mm512_fmadd_ps(va, q3, a3);
+        b3 = _mm512_fmadd_ps(vb, q3, b3);
+      }
+      _mm512_mask_storeu_ps(o + r, ma, a0);
+      _mm512_mask_storeu_ps(o + ldy + r, ma, a1);
+      _mm512_mask_storeu_ps(o + 2 * ldy + r, ma, a2);
+      _mm512_mask_storeu_ps(o + 3 * ldy + r, ma, a3);
+      if (mb) {
+        _mm512_mask_storeu_ps(o + r + 16, mb, b0);
+        _mm512_mask_storeu_ps(o + ldy + r + 16, mb, b1);
+        _mm512_mask_storeu_ps(o + 2 * ldy + r + 16, mb, b2);
+        _mm512_mask_storeu_ps(o + 3 * ldy + r + 16, mb, b3);
+      }
+    }
+  }
+  for (; k < n; k++) SC_NAME(dense_mv)(w, x + k * ldx, bias, y + k * ldy, NULL);
+}
+
+static void SC_NAME(csr_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  (void)scratch;
+  for (int64_t r = 0; r < w->rows; r++) {
+    __m512 s = _mm512_setzero_ps();
+    int32_t k = w->ptr[r];
+    const int32_t end = w->ptr[r + 1];
+    for (; k + 16 <= end; k += 16)
+      s = _mm512_fmadd_ps(_mm512_loadu_ps(w->values + k),
+                          _mm512_i32gather_ps(_mm512_loadu_si512(w->index32 + k), x, 4), s);
+    if (k < end) {
+      const __mmask16 m = sc_tail(end - k);
+      const __m512i ix = _mm512_maskz_loadu_epi32(m, w->index32 + k);
+      s = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, w->values + k),
+                          _mm512_mask_i32gather_ps(_mm512_setzero_ps(), m, ix, x, 4), s);
+    }
+    y[r] = _mm512_reduce_add_ps(s) + (bias ? bias[r] : 0.0f);
+  }
+}
+
+static void SC_NAME(block16x1_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  (void)scratch;
+  for (int64_t r = 0, strip = 0; r < w->rows; r += 16, strip++) {
+    const __mmask16 m = sc_tail(w->rows - r);
+    int32_t k = w->ptr[strip];
+    const int32_t end = w->ptr[strip + 1];
+    const float *v = w->values + (int64_t)k * 16;
+    const int32_t *ix = w->index32;
+    __m512 s0 = sc_begin(bias, r, m), s1 = _mm512_setzero_ps(), s2 = s1, s3 = s1;
+    for (; k + 4 <= end; k += 4, v += 64) {
+      s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), _mm512_set1_ps(x[ix[k]]), s0);
+      s1 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 16), _mm512_set1_ps(x[ix[k + 1]]), s1);
+      s2 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 32), _mm512_set1_ps(x[ix[k + 2]]), s2);
+      s3 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 48), _mm512_set1_ps(x[ix[k + 3]]), s3);
+    }
+    for (; k < end; k++, v += 16) s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), _mm512_set1_ps(x[ix[k]]), s0);
+    _mm512_mask_storeu_ps(y + r, m, _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)));
+  }
+}
+
+/* Four inputs, each repeated down its column of four weights. */
+static inline __m512 sc_spread4(const float *x) {
+  const __m512i lane = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+  return _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(x)), lane);
+}
+
+static void SC_NAME(block4x4_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  (void)scratch;
+  for (int64_t r = 0, strip = 0; r < w->rows; r += 4, strip++) {
+    int32_t k = w->ptr[strip];
+    const int32_t end = w->ptr[strip + 1];
+    const float *v = w->values + (int64_t)k * 16;
+    const int32_t *ix = w->index32;
+    __m512 s0 = _mm512_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
+    for (; k + 4 <= end; k += 4, v += 64) {
+      s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), sc_spread4(x + ix[k]), s0);
+      s1 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 16), sc_spread4(x + ix[k + 1]), s1);
+      s2 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 32), sc_spread4(x + ix[k + 2]), s2);
+      s3 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 48), sc_spread4(x + ix[k + 3]), s3);
+    }
+    for (; k < end; k++, v += 16) s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), sc_spread4(x + ix[k]), s0);
+    s0 = _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3));
+    const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(s0), _mm512_extractf32x8_ps(s0, 1));
+    const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    const __mmask8 m = w->rows - r >= 4 ? (__mmask8)0xf : (__mmask8)((1u << (w->rows - r)) - 1u);
+    _mm_mask_storeu_ps(y + r, m, bias ? _mm_add_ps(q, _mm_maskz_loadu_ps(m, bias + r)) : q);
+  }
+}
+
+static void SC_NAME(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  (void)scratch;
+  const int64_t tiles = (w->cols + 31) / 32;
+  const float *v = w->values;
+  const uint8_t *ix = w->index8, *count = w->count;
+  for (int64_t r = 0; r < w->rows; r += 16) {
+    const __mmask16 m = sc_tail(w->rows - r);
+    __m512 s0 = sc_begin(bias, r, m), s1 = _mm512_setzero_ps();
+    for (int64_t t = 0; t < tiles; t++) {
+      const __m512 lo = _mm512_loadu_ps(x + 32 * t), hi = _mm512_loadu_ps(x + 32 * t + 16);
+      int k = *count++;
+      for (; k >= 2; k -= 2, v += 32, ix += 32) {
+        const __m512i i0 = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)ix));
+        const __m512i i1 = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(ix + 16)));
+        s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), _mm512_permutex2var_ps(lo, i0, hi), s0);
+        s1 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 16), _mm512_permutex2var_ps(lo, i1, hi), s1);
+      }
+      if (k) {
+        const __m512i i0 = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)ix));
+        s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), _mm512_permutex2var_ps(lo, i0, hi), s0);
+        v += 16;
+        ix += 16;
+      }
+    }
+    _mm512_mask_storeu_ps(y + r, m, _mm512_add_ps(s0, s1));
+  }
+}
+
+/* Bit 5 of a weight chooses the upper or lower half of 64 inputs, bits 0-4 the input in it. */
+static inline __m512 sc_pick64(__m512 v, __m512 x0, __m512 x1, __m512 x2, __m512 x3, __m512i bit) {
+  const __m512i i = _mm512_castps_si512(v);
+  const __m512 lo = _mm512_permutex2var_ps(x0, i, x1), hi = _mm512_permutex2var_ps(x2, i, x3);
+  return _mm512_mask_blend_ps(_mm512_test_epi32_mask(i, bit), lo, hi);
+}
+
+static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  (void)scratch;
+  const int64_t tiles = (w->cols + 63) / 64;
+  const __m512i bit = _mm512_set1_epi32(32);
+  const float *v = w->values;
+  const uint8_t *count = w->count;
+  for (int64_t r = 0; r < w->rows; r += 16) {
+    const __mmask16 m = sc_tail(w->rows - r);
+    __m512 s0 = sc_begin(bias, r, m), s1 = _mm512_setzero_ps();
+    for (int64_t t = 0; t < tiles; t++) {
+      const float *q = x + 64 * t;
+      const __m512 x0 = _mm512_loadu_ps(q), x1 = _mm512_loadu_ps(q + 16);
+      const __m512 x2 = _mm512_loadu_ps(q + 32), x3 = _mm512_loadu_ps(q + 48);
+      int k = *count++;
+      for (; k >= 2; k -= 2, v += 32) {
+        const __m512 v0 = _mm512_loadu_ps(v), v1 = _mm512_loadu_ps(v + 16);
+        s0 = _mm512_fmadd_ps(v0, sc_pick64(v0, x0, x1, x2, x3, bit), s0);
+        s1 = _mm512_fmadd_ps(v1, sc_pick64(v1, x0, x1, x2, x3, bit), s1);
+      }
+      if (k) {
+        const __m512 v0 = _mm512_loadu_ps(v);
+        s0 = _mm512_fmadd_ps(v0, sc_pick64(v0, x0, x1, x2, x3, bit), s0);
+        v += 16;
+      }
+    }
+    _mm512_mask_storeu_ps(y + r, m, _mm512_add_ps(s0, s1));
+  }
+}
+
+SC_DEFINE_OPS("avx512", sc_ops_avx512)

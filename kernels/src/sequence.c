@@ -1,0 +1,229 @@
+/* Whole sequences of one layer: input product, recurrent product, pointwise part, outputs. */
+#include <string.h>
+
+#include "../include/sparsecirc.h"
+
+#define SC_CHUNK 32 /* steps whose input products are computed together, so that weights are read once for all */
+
+static const int gates_of[] = {
+#define X(name, gates, states, spiking) gates,
+    SC_CELLS(X)
+#undef X
+};
+static const int states_of[] = {
+#define X(name, gates, states, spiking) states,
+    SC_CELLS(X)
+#undef X
+};
+static const int spiking_of[] = {
+#define X(name, gates, states, spiking) spiking,
+    SC_CELLS(X)
+#undef X
+};
+
+static int64_t padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+/* Hands out pieces of the workspace, each on a 64-byte boundary if the workspace is. */
+typedef struct arena {
+  float *base;
+  size_t used;
+} arena;
+
+static float *take(arena *a, int64_t n) {
+  float *p = a->base ? a->base + a->used : NULL;
+  a->used += (size_t)padded(n, 16);
+  return p;
+}
+
+size_t sc_product_workspace(const sc_matrix *w) { return (size_t)(padded(w->cols, SC_PAD) + padded(w->cols, 16)); }
+
+void sc_product(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias,
+                float *y, int64_t ldy, float *workspace) {
+  if (w->format == SC_FMT_dense) {
+    ops->mvn_dense(w, x, ldx, n, bias, y, ldy);
+    return;
+  }
+  const int64_t wide = padded(w->cols, SC_PAD);
+  const int tiled = w->format == SC_FMT_lookup || w->format == SC_FMT_mantissa;
+  const int copy = tiled && wide != w->cols; /* tiles read past the end of a row of x */
+  int32_t *scratch = (int32_t *)(void *)(workspace + wide);
+  if (copy) memset(workspace, 0, (size_t)wide * sizeof(float));
+  for (int64_t k = 0; k < n; k++) {
+    const float *from = x + k * ldx;
+    if (copy) {
+      memcpy(workspace, from, (size_t)w->cols * sizeof(float));
+      from = workspace;
+    }
+    ops->mv[w->format](w, from, bias, y + k * ldy, scratch);
+  }
+}
+
+/* Features of state s: the projection narrows the first one. */
+static int64_t features(const sc_layer *l, int s) { return s == 0 ? l->width : l->units; }
+
+typedef struct sample_space {
+  float *h, *out, *c, *syn, *mem, *rec, *drive, *product, *hr_product;
+  int32_t *scratch;
+} sample_space;
+
+static size_t lay_out_sample(const sc_layer *l, float *base, sample_space *s) {
+  arena a = {base, 0};
+  const int64_t rows = l->units * gates_of[l->cell];
+  s->h = take(&a, padded(l->width, SC_PAD));
+  s->out = take(&a, padded(l->units, SC_PAD));
+  s->c = take(&a, l->units);
+  s->syn = take(&a, l->units);
+  s->mem = take(&a, l->units);
+  s->rec = take(&a, padded(rows, 16));
+  s->drive = take(&a, l->ih ? rows * SC_CHUNK : 0);
+  s->product = take(&a, l->ih ? (int64_t)sc_product_workspace(l->ih) : 0);
+  s->scratch = (int32_t *)(void *)take(&a, l->hh ? l->hh->cols : 0);
+  s->hr_product = take(&a, l->hr ? (int64_t)sc_product_workspace(l->hr) : 0);
+  return a.used;
+}
+
+/* rec = recurrent product of h with its bias; zero without recurrence. */
+static void recur(const sc_ops *ops, const sc_layer *l, const sample_space *s) {
+  const int64_t rows = l->units * gates_of[l->cell];
+  if (l->hh) {
+    ops->mv[l->hh->format](l->hh, s->h, l->bias_hh, s->rec, s->scratch);
+  } else if (l->hh_diag) {
+    for (int64_t i = 0; i < rows; i++) s->rec[i] = s->h[i] * l->hh_diag[i] + (l->bias_hh ? l->bias_hh[i] : 0.0f);
+  } /* else it was filled once */
+}
+
+/* The arrays that hold the states of a cell, in its order. */
+static void state_arrays(const sc_layer *l, const sample_space *s, float *of[3]) {
+  of[0] = s->h;
+  of[1] = l->cell == SC_CELL_lstm ? s->c : l->cell == SC_CELL_synaptic ? s->syn : s->mem;
+  of[2] = s->mem;
+}
+
+static void run_sample(const sc_ops *ops, const sc_layer *l, const sc_io *io, int64_t b, float *workspace) {
+  sample_space s;
+  lay_out_sample(l, workspace, &s);
+  const int64_t rows = l->units * gates_of[l->cell];
+  const int64_t steps = io->lengths ? io->lengths[b] : io->steps;
+  const int states = states_of[l->cell];
+  float *held[3];
+  state_arrays(l, &s, held);
+  memset(s.h, 0, (size_t)padded(l->width, SC_PAD) * sizeof(float));
+  memset(s.out, 0, (size_t)padded(l->units, SC_PAD) * sizeof(float));
+  memset(s.rec, 0, (size_t)padded(rows, 16) * sizeof(float));
+  for (int i = 0; i < states; i++)
+    memcpy(held[i], io->state[i] + b * features(l, i), (size_t)features(l, i) * sizeof(float));
+  sc_point p = {.n = l->units, .rec = s.rec, .h = l->hr ? s.out : s.h, .c = s.c, .spk = s.h, .syn = s.syn,
+                .mem = s.mem, .alpha = l->alpha, .beta = l->beta, .theta = l->theta, .reset = l->reset,
+                .delay = l->delay};
+  for (int64_t from = 0; from < steps; from += SC_CHUNK) {
+    const int64_t n = steps - from < SC_CHUNK ? steps - from : SC_CHUNK;
+    const int64_t first = l->reverse ? steps - from - n : from; /* the chunk covers times first .. first + n */
+    const float *x = io->x + (first * io->batch + b) * l->in;
+    if (l->ih)
+      sc_product(ops, l->ih, x, io->batch * l->in, n, l->bias_ih, s.drive, rows, s.product);
+    for (int64_t k = 0; k < n; k++) {
+      const int64_t at = l->reverse ? n - 1 - k : k, t = first + at;
+      recur(ops, l, &s);
+      p.drive = l->ih ? s.drive + at * rows : x + at * io->batch * l->in;
+      ops->point[l->cell](&p);
+      if (l->hr) sc_product(ops, l->hr, s.out, 0, 1, NULL, s.h, 0, s.hr_product);
+      for (int i = 0; i < states; i++)
+        if (io->out[i])
+          memcpy(io->out[i] + (t * io->batch + b) * features(l, i), held[i], (size_t)features(l, i) * sizeof(float));
+    }
+  }
+  for (int64_t t = steps; t < io->steps; t++) /* past its end a sample emits zeros */
+    for (int i = 0; i < states; i++)
+      if (io->out[i]) memset(io->out[i] + (t * io->batch + b) * features(l, i), 0, (size_t)features(l, i) * sizeof(float));
+  for (int i = 0; i < states; i++)
+    memcpy(io->state[i] + b * features(l, i), held[i], (size_t)features(l, i) * sizeof(float));
+}
+
+/* (batch, n) -> (n, wide), in blocks that stay in cache. */
+static void to_columns(const float *x, int64_t batch, int64_t n, float *y, int64_t wide) {
+  for (int64_t i0 = 0; i0 < n; i0 += 16)
+    for (int64_t b = 0; b < batch; b++)
+      for (int64_t i = i0; i < n && i < i0 + 16; i++) y[i * wide + b] = x[b * n + i];
+}
+
+static void to_rows(const float *y, int64_t batch, int64_t n, float *x, int64_t wide) {
+  for (int64_t i0 = 0; i0 < n; i0 += 16)
+    for (int64_t b = 0; b < batch; b++)
+      for (int64_t i = i0; i < n && i < i0 + 16; i++) x[b * n + i] = y[i * wide + b];
+}
+
+typedef struct batch_space {
+  float *h, *out, *c, *rec, *drive, *x, *old[2];
+} batch_space;
+
+static size_t lay_out_batch(const sc_layer *l, int64_t wide, int keep, float *base, batch_space *s) {
+  arena a = {base, 0};
+  const int64_t rows = l->units * gates_of[l->cell];
+  s->h = take(&a, l->width * wide);
+  s->out = take(&a, l->hr ? l->units * wide : 0);
+  s->c = take(&a, l->units * wide);
+  s->rec = take(&a, rows * wide);
+  s->drive = take(&a, rows * wide);
+  s->x = take(&a, l->ih ? l->in * wide : 0);
+  s->old[0] = take(&a, keep ? l->width * wide : 0);
+  s->old[1] = take(&a, keep ? l->units * wide : 0);
+  return a.used;
+}
+
+/* Samples that have ended keep their old state; their outputs of this step are zero. */
+static void hold_ended(const sc_layer *l, const sc_io *io, int64_t t, int64_t wide, const batch_space *s) {
+  float *now[2] = {s->h, s->c};
+  for (int64_t b = 0; b < io->batch; b++) {
+    if (t < io->lengths[b]) continue;
+    for (int i = 0; i < states_of[l->cell]; i++) {
+      const int64_t n = features(l, i);
+      for (int64_t k = 0; k < n; k++) now[i][k * wide + b] = s->old[i][k * wide + b];
+      if (io->out[i]) memset(io->out[i] + (t * io->batch + b) * n, 0, (size_t)n * sizeof(float));
+    }
+  }
+}
+
+static void run_batch(const sc_ops *ops, const sc_layer *l, const sc_io *io, float *workspace) {
+  const int64_t wide = padded(io->batch, ops->vector), rows = l->units * gates_of[l->cell];
+  const int states = states_of[l->cell];
+  batch_space s;
+  const size_t used = lay_out_batch(l, wide, io->lengths != NULL, workspace, &s);
+  memset(workspace, 0, used * sizeof(float));
+  float *held[2] = {s.h, s.c};
+  for (int i = 0; i < states; i++) to_columns(io->state[i], io->batch, features(l, i), held[i], wide);
+  sc_point p = {.n = l->units * wide, .drive = s.drive, .rec = s.rec, .h = l->hr ? s.out : s.h, .c = s.c};
+  for (int64_t k = 0; k < io->steps; k++) {
+    const int64_t t = l->reverse ? io->steps - 1 - k : k;
+    const float *x = io->x + t * io->batch * l->in;
+    for (int i = 0; io->lengths && i < states; i++)
+      memcpy(s.old[i], held[i], (size_t)(features(l, i) * wide) * sizeof(float));
+    if (l->ih) {
+      to_columns(x, io->batch, l->in, s.x, wide);
+      ops->mm[l->ih->format](l->ih, s.x, l->bias_ih, s.drive, wide);
+    } else {
+      to_columns(x, io->batch, rows, s.drive, wide);
+    }
+    if (l->hh) ops->mm[l->hh->format](l->hh, s.h, l->bias_hh, s.rec, wide);
+    ops->point[l->cell](&p);
+    if (l->hr) ops->mm[l->hr->format](l->hr, s.out, NULL, s.h, wide);
+    for (int i = 0; i < states; i++)
+      if (io->out[i]) to_rows(held[i], io->batch, features(l, i), io->out[i] + t * io->batch * features(l, i), wide);
+    if (io->lengths) hold_ended(l, io, t, wide, &s);
+  }
+  for (int i = 0; i < states; i++) to_rows(held[i], io->batch, features(l, i), io->state[i], wide);
+}
+
+size_t sc_workspace(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batched) {
+  sample_space s;
+  batch_space m;
+  if (batched) return lay_out_batch(layer, padded(io->batch, ops->vector), io->lengths != NULL, NULL, &m);
+  return lay_out_sample(layer, NULL, &s);
+}
+
+void sc_run(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batched, float *workspace) {
+  if (batched && !spiking_of[layer->cell]) {
+    run_batch(ops, layer, io, workspace);
+    return;
+  }
+  for (int64_t b = 0; b < io->batch; b++) run_sample(ops, layer, io, b, workspace);
+}
