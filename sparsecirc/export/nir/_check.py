@@ -44,9 +44,10 @@ class Check:
 
     def words(self) -> str:
         """One line for the notes of an export."""
+        run = f"random input, seed {self.seed}, {STEPS} steps x {BATCH} samples, {self.spikes:,} spikes"
         text = (
-            f"{self.differ:,} of {self.decisions:,} spike decisions differ from interpret (random input, seed "
-            f"{self.seed}, {STEPS} steps x {BATCH} samples, {self.spikes:,} spikes; forward Euler in float64, dt = {NIR_DT:g} s)"
+            f"{self.differ:,} of {self.decisions:,} spike decisions differ from interpret ({run}; forward Euler in "
+            f"float64, dt = {NIR_DT:g} s)"
         )
         if self.first:
             text += f"; first: {self.first}"

@@ -19,7 +19,7 @@ from sparsecirc.export.nir._metadata import pack
 from sparsecirc.export.nir._neurons import emit_subtract, emit_zero
 from sparsecirc.export.nir._prepare import Cut, cut, expand, ports_read
 from sparsecirc.export.nir._profile import Profile, check_layer, dialect_obstacle, subtract_obstacle, zero_reset
-from sparsecirc.ir import Graph, Recurrent
+from sparsecirc.ir import Flatten, Graph, Recurrent
 
 
 def nir_module(why: str) -> ModuleType:
@@ -188,6 +188,10 @@ def _write(
         f"{density_note(graph)}; NIR has no sparse arrays: gzip in large files hides the zeros, readers see them",
         f"a step of the network ({dt}) is {NIR_DT:g} s in the file",
     ]
+    if any(isinstance(node, Flatten) for node in graph.nodes):
+        hints.append(
+            "flatten starts at axis 0, NIR has no batch axis: snntorch takes that for the batch, so give it one sample"
+        )
     if form == Profile.SUBTRACT.value:
         hints.append(
             "resets by subtraction are LI -> Threshold -> Linear -> LI: few readers run such a cycle, ours does"

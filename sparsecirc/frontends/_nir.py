@@ -1,0 +1,268 @@
+"""NIR files and graphs into a `Graph`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsecirc._pattern import Pattern
+from sparsecirc.errors import FileFormatError, UnsupportedError, missing_extra
+from sparsecirc.export.nir._euler import NIR_DT, FlatGraph, conv_padding, flatten, kind, pairs, schedule
+from sparsecirc.export.nir._metadata import read_pattern, unpack
+from sparsecirc.frontends._nir_neurons import Group, find_groups, parameters
+from sparsecirc.ir import Add, Affine, Conv, Flatten, Graph, Input, Linear, Node, Pool, Recurrent, Spec
+
+Array = NDArray[Any]
+
+
+def from_nir(path_or_graph: str | os.PathLike[str] | Any, *, dt: float | None = None) -> Graph:
+    """A graph with the spikes that forward Euler gives for a NIR file.
+
+    Recognised: Affine, Linear, Scale, Conv1d, Conv2d, Flatten, SumPool2d, AvgPool2d, LIF, CubaLIF, IF, LI, CubaLI,
+    I and Threshold, recurrent connections nested or flat, and resets by subtraction as this package writes them. A
+    recurrent connection acts one step later. Sequences are (T, B, ...).
+
+    Args:
+        path_or_graph: a file, or a ``nir.NIRGraph``, which is not changed.
+        dt: seconds per step for which the time constants are meant; by default 1e-4, which NIR's readers assume.
+
+    Raises:
+        FileFormatError: the file is missing, truncated or not a NIR file.
+        UnsupportedError: a node, or a cycle, that no cell here gives exactly; named.
+        MissingExtraError: the package ``nir`` is not installed.
+    """
+    is_path = isinstance(path_or_graph, str | os.PathLike)
+    graph = read_nir(path_or_graph) if is_path else path_or_graph
+    flat = flatten(graph)
+    order, delayed = schedule(flat)
+    step = NIR_DT if dt is None else dt
+    reader = _Reader(flat, step, find_groups(flat, order, step))
+    reader.check_cycles(delayed)
+    for path in order:
+        reader.visit(path)
+    info = unpack(graph)
+    told = info.get("dt")
+    seconds = told if dt is None and isinstance(told, float) and told > 0 else step
+    meta = {"source": "nir", "file": Path(path_or_graph).name if is_path else None, "profile": info.get("profile")}
+    return Graph(tuple(reader.nodes), reader.outputs, dt=seconds, meta={k: v for k, v in meta.items() if v})
+
+
+def read_nir(path: str | os.PathLike[str]) -> Any:
+    """The ``nir.NIRGraph`` of a file.
+
+    Raises:
+        FileFormatError: missing, truncated, or not a NIR file.
+        MissingExtraError: the package ``nir`` is not installed.
+    """
+    try:
+        import nir
+    except ImportError as error:
+        raise missing_extra("nir", "nir", "reading NIR files") from error
+    if not Path(path).is_file():
+        raise FileFormatError(f"{path} is not a file: expected a NIR file")
+    try:
+        graph = nir.read(os.fspath(path), type_check=False)  # raises TypeError for anything but a NIRGraph
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
+        raise FileFormatError(f"{path} cannot be read as NIR ({error}): it is truncated or of another kind") from error
+    return graph
+
+
+@dataclass
+class _Reader:
+    flat: FlatGraph
+    dt: float
+    groups: list[Group]
+    nodes: list[Node] = field(default_factory=list)
+    outputs: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)  # NIR path -> value of ours
+    specs: dict[str, Spec] = field(default_factory=dict)
+    scaled: dict[str, tuple[str, Array]] = field(
+        default_factory=dict
+    )  # NIR path -> value and gain, where that is not 1
+
+    def __post_init__(self) -> None:
+        self.of = {m: g for g in self.groups for m in g.members}
+
+    def check_cycles(self, delayed: set[tuple[str, str]]) -> None:
+        """Refuse cycles, and delays, that are not those of a layer."""
+        known = {e for g in self.groups for e in g.delayed}
+        for a, b in sorted(delayed ^ known):
+            raise UnsupportedError(
+                f"the NIR graph has a cycle through '{a}' and '{b}' that no layer here has: known are LIF, IF or "
+                "CubaLIF with one Linear or Affine back to itself, and LI -> Threshold with a Linear of -threshold back"
+            )
+
+    def visit(self, path: str) -> None:
+        group = self.of.get(path)
+        if group is not None:
+            if path == group.entry:
+                self._layer(group)
+            return
+        node = self.flat.nodes[path]
+        if kind(node) == "Input":
+            shape = tuple(int(n) for n in np.ravel(node.input_type["input"])) if path in self.flat.inputs else None
+            if shape is not None:
+                self.values[path] = self._add(Input(self._label(path), shape=shape, time=True))
+                return
+        value = self._input(path)
+        if kind(node) == "Output" and path in self.flat.outputs:
+            name = str(unpack(node).get("name") or path)
+            self.outputs[name if name not in self.outputs else path] = value
+        elif kind(node) in ("Input", "Output"):
+            self.values[path] = value
+        else:
+            self.values[path] = self._stateless(path, node, value)
+
+    # ---- names and values ---------------------------------------------------------------------------------------
+    def _label(self, path: str, ending: str = "") -> str:
+        told = unpack(self.flat.nodes[path]).get("name")
+        base = (told if isinstance(told, str) and told else path.replace("/", ".")) + ending
+        name, k = base, 2
+        while name in self.specs:
+            name, k = f"{base}_{k}", k + 1
+        return name
+
+    def _add(self, node: Node) -> str:
+        for port, spec in node.infer([self.specs[i] for i in node.inputs]).items():
+            self.specs[f"{node.name}.{port}" if port else node.name] = spec
+        if node.name not in self.specs:
+            self.specs[node.name] = self.specs[f"{node.name}.{node.ports()[0]}"]
+        self.nodes.append(node)
+        return node.name
+
+    def _input(self, path: str) -> str:
+        """The value that feeds a NIR node from outside its own layer, summed where there are several."""
+        group = self.of.get(path)
+        sources = [s for s in self.flat.sources(path) if group is None or s not in group.members]
+        for layer in self.groups:
+            if layer.lowered and {layer.mem, layer.lowered} & set(sources):
+                if not {layer.mem, layer.lowered} <= set(sources):
+                    raise UnsupportedError(
+                        f"NIR node '{path}' reads the membrane '{layer.mem}' before its reset, which no layer puts out"
+                    )
+                sources.remove(layer.lowered)
+        terms = [self._value(s) for s in sources]
+        if len(terms) == 1:
+            return terms[0]
+        return self._add(Add(self._label(path, ".sum"), tuple(terms)))
+
+    def _value(self, source: str) -> str:
+        if source in self.scaled:
+            value, gain = self.scaled.pop(source)
+            self.values[source] = self._add(Affine(self._label(source, ".gain"), (value,), {"scale": gain}))
+        if source not in self.values:
+            raise UnsupportedError(f"NIR node '{source}' is inside a neuron, but another node reads it")
+        return self.values[source]
+
+    # ---- nodes --------------------------------------------------------------------------------------------------
+    def _stateless(self, path: str, node: Any, value: str) -> str:
+        name, label, shape = kind(node), self._label(path), self.specs[value].shape
+        if name in ("Affine", "Linear"):
+            weight = np.asarray(node.weight)
+            if weight.ndim != 2:
+                raise UnsupportedError(f"NIR node '{path}' has a weight of {weight.ndim} axes: expected 2")
+            params = {"weight": weight} | ({"bias": np.asarray(node.bias)} if name == "Affine" else {})
+            return self._add(Linear(label, (value,), params, self._patterns(node, weight)))
+        if name == "Scale":
+            return self._add(Affine(label, (value,), {"scale": np.asarray(node.scale)}))
+        if name in ("Conv1d", "Conv2d"):
+            return self._conv(label, path, node, value)
+        if name in ("SumPool2d", "AvgPool2d"):
+            return self._pool(label, path, node, value)
+        if name == "Flatten":
+            return self._flatten(label, path, node, value, shape)
+        if name == "Delay" and not np.any(np.asarray(node.delay)):
+            return value
+        raise UnsupportedError(f"NIR node '{path}' is a {name}, which no layer here can hold")
+
+    @staticmethod
+    def _patterns(node: Any, weight: Array) -> dict[str, Pattern]:
+        pattern = read_pattern(unpack(node).get("pattern"), weight.reshape(len(weight), -1))
+        return {} if pattern is None else {"weight": pattern}
+
+    def _conv(self, label: str, path: str, node: Any, value: str) -> str:
+        n = int(kind(node)[4])
+        padding = conv_padding(node, n)
+        if any(a != b for a, b in padding):
+            raise UnsupportedError(f"NIR node '{path}' pads its two sides differently ({padding}): no layer here does")
+        weight = np.asarray(node.weight)
+        return self._add(
+            Conv(
+                label,
+                (value,),
+                {"weight": weight, "bias": np.asarray(node.bias)},
+                self._patterns(node, weight),
+                stride=pairs(node.stride, n),
+                padding=tuple(a for a, _ in padding),
+                dilation=pairs(node.dilation, n),
+                groups=int(node.groups),
+            )
+        )
+
+    def _pool(self, label: str, path: str, node: Any, value: str) -> str:
+        if np.any(np.asarray(node.padding)):
+            raise UnsupportedError(f"NIR node '{path}' ({kind(node)}) pads its input: no pooling here does")
+        kernel = pairs(node.kernel_size, 2)
+        pooled = self._add(Pool(label, (value,), how="avg", kernel=kernel, stride=pairs(node.stride, 2)))
+        if kind(node) == "AvgPool2d":
+            return pooled
+        size = np.array([kernel[0] * kernel[1]], np.float32)
+        return self._add(Affine(self._label(path, ".sum"), (pooled,), {"scale": size}))
+
+    def _flatten(self, label: str, path: str, node: Any, value: str, shape: tuple[int, ...]) -> str:
+        first, last = int(node.start_dim), int(node.end_dim) % max(len(shape), 1)
+        whole = all(self._takes(t, int(np.prod(shape))) for t in self.flat.targets(path))
+        # Files made from torch count the batch as axis 0: what follows tells whether a start of 1 means all features.
+        if last != len(shape) - 1 or not (first == 0 or (first == 1 and whole)):
+            raise UnsupportedError(f"NIR node '{path}' joins axes {first} to {last} of {shape}: expected all of them")
+        return value if len(shape) == 1 else self._add(Flatten(label, (value,), axes=len(shape)))
+
+    def _takes(self, path: str, size: int) -> bool:
+        node = self.flat.nodes[path]
+        expected = getattr(node, "input_type", None) or {}
+        return all(v is not None and np.array_equal(np.ravel(v), [size]) for v in expected.values())
+
+    def _layer(self, group: Group) -> None:
+        value = self._input(group.entry)
+        shape = self.specs[value].shape
+        cell, vectors, options, gains = parameters(self.flat, group, shape, self.dt)
+        params: dict[str, Array] = dict(vectors)
+        patterns: dict[str, Pattern] = {}
+        units = int(np.prod(shape))
+        if group.rec:
+            self._recurrence(group, units, params, patterns)
+        name = self._label(group.mem)
+        inner = () if len(shape) == 1 else shape
+        self._add(
+            Recurrent(name, (value,), params, patterns, cell=cell, units=units, options=options, feature_shape=inner)
+        )
+        if group.spike:
+            self.values[group.spike] = f"{name}.spk"
+        for part, port in ((group.syn, "syn"), ("" if group.mem == group.spike else group.mem, "mem")):
+            if part and np.allclose(gains[port], 1, rtol=1e-12, atol=0):
+                self.values[part] = f"{name}.{port}"
+            elif part:
+                self.scaled[part] = (f"{name}.{port}", gains[port])
+
+    def _recurrence(self, group: Group, units: int, params: dict[str, Array], patterns: dict[str, Pattern]) -> None:
+        node = self.flat.nodes[group.rec]
+        info, weight = unpack(node), np.asarray(node.weight)
+        if weight.shape != (units, units):
+            raise UnsupportedError(
+                f"NIR node '{group.rec}' has a recurrent weight of shape {weight.shape}: expected {(units, units)}"
+            )
+        diagonal = units > 1 and bool(np.any(weight)) and not np.any(weight - np.diag(np.diag(weight)))
+        if info.get("role") in ("hh", "hh_diag"):
+            diagonal = info["role"] == "hh_diag" and not np.any(weight - np.diag(np.diag(weight)))
+        role = "hh_diag" if diagonal else "hh"
+        params[role] = np.diag(weight).copy() if diagonal else weight
+        pattern = read_pattern(info.get("pattern"), params[role].reshape(1, -1) if diagonal else weight)
+        if pattern is not None:
+            patterns[role] = pattern
+        if kind(node) == "Affine":
+            params["bias_hh"] = np.asarray(node.bias)

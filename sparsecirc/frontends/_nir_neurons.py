@@ -1,0 +1,255 @@
+"""Neurons of a NIR graph recognised as layers of ours: which nodes belong together, and their parameters.
+
+With k = dt / tau and g = r k, NIR's v = (1 - k) v + g I is our v = beta v + I with beta = 1 - k, in units of g; so the
+threshold is divided by g, and where a membrane itself is read it is multiplied by g.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsecirc.cells import LIF, SYNAPTIC, Cell, Options, Reset
+from sparsecirc.errors import UnsupportedError
+from sparsecirc.export.nir._euler import FlatGraph, kind
+from sparsecirc.export.nir._metadata import read_vector, unpack
+
+Array = NDArray[np.float64]
+
+FIRING = ("LIF", "IF", "CubaLIF")
+LEAKY = ("LI", "I", "CubaLI")
+
+
+@dataclass
+class Group:
+    """The NIR nodes that are one layer.
+
+    Attributes:
+        mem: the node that holds the membrane (also the one that fires, if it is a LIF, IF or CubaLIF).
+        syn: a separate node that holds the synapse, or "".
+        spike: the node whose output is the spikes, or "".
+        rec: the recurrent Linear or Affine, or "".
+        lowered: at-once subtraction: the node that, added to ``mem``, gives the membrane after its reset.
+        options: how it resets.
+        members: all nodes.
+        delayed: the edges in it that act a step later.
+    """
+
+    mem: str
+    syn: str = ""
+    spike: str = ""
+    rec: str = ""
+    lowered: str = ""
+    options: Options = field(default_factory=lambda: Options(Reset.NONE, delay=False))
+    members: set[str] = field(default_factory=set)
+    delayed: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def entry(self) -> str:
+        """The node that takes the input."""
+        return self.syn or self.mem
+
+
+@dataclass(frozen=True)
+class Membrane:
+    """One leak: v = decay v + gain I."""
+
+    decay: Array
+    gain: Array
+
+
+def membrane(path: str, node: Any, dt: float, which: str = "mem") -> Membrane:
+    """Decay and gain of a neuron's membrane, or with ``which="syn"`` of the synapse inside a CubaLI or CubaLIF.
+
+    Raises:
+        UnsupportedError: a leak or reset potential other than 0, or a time constant that does not fit ``dt``.
+    """
+    for name in ("v_leak", "v_reset"):
+        if np.any(np.asarray(getattr(node, name, 0.0)) != 0):
+            raise UnsupportedError(f"NIR node '{path}' ({kind(node)}) has {name} != 0, which no cell here can hold")
+    tau = getattr(node, "tau_syn" if which == "syn" else "tau_mem", getattr(node, "tau", None))
+    strength = np.asarray(node.w_in if which == "syn" else node.r, dtype=np.float64)
+    if tau is None:
+        return Membrane(np.ones_like(strength), strength * dt)
+    rate = dt / np.asarray(tau, dtype=np.float64)
+    if not np.all(np.isfinite(rate)) or np.any(rate <= 0) or np.any(rate > 1 + 1e-6):
+        raise UnsupportedError(
+            f"NIR node '{path}' ({kind(node)}) has time constants from {np.min(tau):g} to {np.max(tau):g} s, not above "
+            f"the step of {dt:g} s: pass the step the file was made for as dt"
+        )
+    gain = strength * rate
+    if np.any(gain <= 0):
+        raise UnsupportedError(f"NIR node '{path}' ({kind(node)}) has a gain <= 0, which no cell here can hold")
+    return Membrane(np.maximum(1.0 - rate, 0.0), gain)
+
+
+def find_groups(flat: FlatGraph, order: list[str], dt: float) -> list[Group]:
+    """Every neuron of the graph, as one group each, in order of computation."""
+    groups: list[Group] = []
+    taken: set[str] = set()
+    for path in order:
+        if path in taken:
+            continue
+        name = kind(flat.nodes[path])
+        if name in FIRING:
+            group = _firing(flat, path, "")
+        elif name in LEAKY:
+            after = [t for t in flat.targets(path) if _may_follow(flat, path, t)]
+            own = [t for t in flat.targets(path) if kind(flat.nodes[t]) == "Threshold" and _loops(flat, t, {path})]
+            if name == "CubaLI" or own:
+                after = []  # it has a synapse, or spikes, of its own
+            fused = _synaptic(flat, after[0], path, dt) if after else None
+            group = fused or _leaky(flat, path, "", dt)
+        elif name == "Threshold":
+            group = Group(path, spike=path)
+        else:
+            continue
+        group.members |= {n for n in (group.mem, group.syn, group.spike, group.rec) if n}
+        taken |= group.members
+        groups.append(group)
+    return groups
+
+
+def _may_follow(flat: FlatGraph, synapse: str, target: str) -> bool:
+    """Whether ``target`` is a membrane that only ``synapse`` and resets of its own drive."""
+    if kind(flat.nodes[target]) not in ("LIF", "IF", "LI", "I"):
+        return False
+    loops = {w for t in flat.targets(target) for w in flat.targets(t)} | set(flat.targets(target))
+    return set(flat.sources(target)) - {synapse} <= loops
+
+
+def _loops(flat: FlatGraph, source: str, targets: set[str]) -> list[str]:
+    """Linear and Affine nodes that carry ``source`` back to one of ``targets`` and nowhere else."""
+    return [
+        w
+        for w in flat.targets(source)
+        if kind(flat.nodes[w]) in ("Linear", "Affine")
+        and flat.sources(w) == [source]
+        and len(flat.targets(w)) == 1
+        and flat.targets(w)[0] in targets
+    ]
+
+
+def _firing(flat: FlatGraph, path: str, syn: str) -> Group:
+    group = Group(path, syn, spike=path, options=Options(Reset.ZERO, delay=False))
+    loops = _loops(flat, path, {group.entry})
+    if loops:
+        group.rec = loops[0]
+        group.delayed = {(group.rec, group.entry)}
+    return group
+
+
+def _synaptic(flat: FlatGraph, mem: str, syn: str, dt: float) -> Group | None:
+    """A membrane with its synapse; ``None`` where a recurrent connection passes the synapse by."""
+    if kind(flat.nodes[mem]) in FIRING:
+        return None if _loops(flat, mem, {mem}) else _firing(flat, mem, syn)
+    group = _leaky(flat, mem, syn, dt)
+    into_mem = _loops(flat, group.spike, {mem}) if group.spike else []
+    return group if set(into_mem) <= group.members else None
+
+
+def _leaky(flat: FlatGraph, mem: str, syn: str, dt: float) -> Group:
+    """A group around a membrane without a reset of its own."""
+    group = Group(mem, syn)
+    thresholds = [t for t in flat.targets(mem) if kind(flat.nodes[t]) == "Threshold"]
+    plain = [t for t in thresholds if flat.sources(t) == [mem]]
+    held = [t for t in thresholds if t not in plain and _at_once(flat, mem, t)]
+    looping = [t for t in plain if _loops(flat, t, {mem, group.entry})]
+    for spike in (*held, *looping, *plain)[:1]:
+        group.spike = spike
+        group.members.add(spike)
+        if spike in held:
+            hold, over, lower = _at_once(flat, mem, spike)
+            group.lowered = lower
+            group.members |= {hold, over, lower}
+            group.delayed.add((hold, spike))
+        for loop in _loops(flat, spike, {mem, group.entry}):
+            if flat.targets(loop) == [mem] and (reset := _reset_of(flat, group, loop, dt)) is not None:
+                group.options = reset
+                group.members.add(loop)
+                group.delayed.add((loop, mem))
+            elif not group.rec and flat.targets(loop) == [group.entry]:
+                group.rec = loop
+                group.delayed.add((loop, group.entry))
+    return group
+
+
+def _at_once(flat: FlatGraph, mem: str, spike: str) -> tuple[str, ...]:
+    """``hold``, ``over`` and ``lower`` of a subtraction that acts at once, or ()."""
+    theta = np.asarray(flat.nodes[spike].threshold)
+    for hold in set(flat.sources(spike)) - {mem}:
+        if kind(flat.nodes[hold]) != "Scale" or flat.targets(hold) != [spike] or len(flat.sources(hold)) != 1:
+            continue
+        over = flat.sources(hold)[0]
+        lower = next((n for n in flat.sources(over) if n != mem), "")
+        if (
+            kind(flat.nodes[over]) == "Threshold"
+            and set(flat.sources(spike)) == {mem, hold}
+            and set(flat.sources(over)) == {mem, lower}
+            and flat.targets(over) == [hold]
+            and kind(flat.nodes[lower]) == "Scale"
+            and flat.sources(lower) == [spike]
+            and np.array_equal(flat.nodes[over].threshold, theta)
+            and all(np.array_equal(-theta, np.asarray(flat.nodes[n].scale)) for n in (hold, lower))
+        ):
+            return hold, over, lower
+    return ()
+
+
+def _reset_of(flat: FlatGraph, group: Group, loop: str, dt: float) -> Options | None:
+    """The reset that a connection from spikes to the membrane makes, or ``None`` if it is not one."""
+    node = flat.nodes[loop]
+    weight = np.asarray(node.weight, dtype=np.float64)
+    if group.options.reset is Reset.SUBTRACT or np.any(np.asarray(getattr(node, "bias", 0.0)) != 0):
+        return None
+    if weight.ndim != 2 or np.any(weight != np.diag(np.diag(weight))):
+        return None
+    leak = membrane(group.mem, flat.nodes[group.mem], dt)
+    amount = np.asarray(flat.nodes[group.spike].threshold, dtype=np.float64)
+    if group.lowered:
+        amount = amount * leak.decay
+    same = np.allclose(leak.gain * np.diag(weight), -amount, rtol=1e-6, atol=0)
+    return Options(Reset.SUBTRACT, delay=not group.lowered) if same else None
+
+
+def parameters(
+    flat: FlatGraph, group: Group, shape: tuple[int, ...], dt: float
+) -> tuple[Cell, dict[str, NDArray[Any]], Options, dict[str, Array]]:
+    """Cell, per-unit vectors, options, and the gain of each state that can be read (``mem``, ``syn``)."""
+    node = flat.nodes[group.mem]
+    info = unpack(node)
+    if kind(node) == "Threshold":
+        vectors = {"beta": np.zeros(shape), "threshold": np.broadcast_to(node.threshold, shape).astype(np.float64)}
+        return LIF, vectors, group.options, {}
+    mem = membrane(group.mem, node, dt)
+    cell, gains, found = LIF, {"mem": mem.gain}, {"beta": mem.decay}
+    inner = kind(node) in ("CubaLI", "CubaLIF")
+    if inner or group.syn:
+        source = group.mem if inner else group.syn
+        syn = membrane(source, flat.nodes[source], dt, "syn" if inner else "mem")
+        cell, found = SYNAPTIC, {"alpha": syn.decay, **found}
+        gains = {"syn": syn.gain, "mem": mem.gain * syn.gain}
+    theta = getattr(node, "v_threshold", getattr(flat.nodes.get(group.spike), "threshold", None))
+    # A membrane that nobody compares with a threshold: any will do, 1 is usual.
+    found["threshold"] = np.ones(shape) if theta is None else np.asarray(theta, dtype=np.float64) / gains["mem"]
+    full = {k: np.ascontiguousarray(np.broadcast_to(v, shape)) for k, v in found.items()}
+    vectors = {k: read_vector(info.get(k), v) for k, v in full.items()}
+    return cell, vectors, _options(group, info), {k: np.broadcast_to(v, shape) for k, v in gains.items()}
+
+
+def _options(group: Group, info: dict[str, Any]) -> Options:
+    """What the file's metadata say of the reset where several give the same spikes, else the plainest."""
+    if group.options.reset is Reset.SUBTRACT:
+        return group.options
+    try:
+        said = Options(Reset(info["reset"]), bool(info["delay"]))
+    except (KeyError, ValueError):
+        return group.options
+    if group.options.reset is Reset.NONE:
+        same = said.reset is Reset.NONE
+    else:
+        same = said.reset is Reset.ZERO or (said.reset is Reset.ZERO_UPDATE and not said.delay)
+    return said if same else group.options
