@@ -1,0 +1,73 @@
+"""The native boundary on one page; the implementation is kernels/binding/module.cpp.
+
+Arrays are C-contiguous. ``isa`` is one of ``isas()``. Errors are ValueError with the reason.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_F32 = NDArray[np.float32]
+
+def isas() -> list[str]: ...
+def formats() -> list[str]: ...
+def vector(isa: str) -> int: ...
+def has_batched(isa: str, format: str) -> bool: ...
+
+class Matrix:
+    def __init__(
+        self,
+        format: str,
+        rows: int,
+        cols: int,
+        values: _F32,
+        ptr: NDArray[np.int32] | None = None,
+        index32: NDArray[np.int32] | None = None,
+        index8: NDArray[np.uint8] | None = None,
+        count: NDArray[np.uint8] | None = None,
+        tile_rows: int = 0,
+        tile_cols: int = 0,
+    ) -> None: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def cols(self) -> int: ...
+    def unsupported(self, isa: str) -> str | None: ...
+
+class Layer:
+    def __init__(
+        self,
+        cell: str,
+        units: int,
+        in_features: int,
+        ih: Matrix | None = None,
+        hh: Matrix | None = None,
+        hr: Matrix | None = None,
+        bias_ih: _F32 | None = None,
+        bias_hh: _F32 | None = None,
+        hh_diag: _F32 | None = None,
+        alpha: _F32 | None = None,
+        beta: _F32 | None = None,
+        theta: _F32 | None = None,
+        reset: str = "none",
+        delay: bool = True,
+        reverse: bool = False,
+    ) -> None: ...
+    def run(
+        self,
+        isa: str,
+        x: _F32,
+        lengths: NDArray[np.int64] | None,
+        state: Sequence[_F32],
+        out: Sequence[_F32 | None],
+        batched: bool = False,
+        poison: bool = False,
+    ) -> None: ...
+
+def product(matrix: Matrix, isa: str, x: _F32, bias: _F32 | None, y: _F32) -> None: ...
+def product_batched(matrix: Matrix, isa: str, x: _F32, bias: _F32 | None, y: _F32) -> None: ...
+def pointwise(name: str, isa: str, x: NDArray[Any], y: NDArray[Any]) -> None: ...

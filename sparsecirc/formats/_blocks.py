@@ -1,0 +1,50 @@
+"""Blocks: 16x1 (a broadcast times 16 consecutive rows) and 4x4 (four inputs times four rows in one vector)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsecirc._pattern import Pattern
+from sparsecirc.errors import UnsupportedError
+from sparsecirc.formats._packed import F32, Format, Pack, Packed, Unpack
+
+
+def _packer(name: str, height: int, width: int) -> Pack:
+    def pack(pattern: Pattern, weight: F32) -> Packed:
+        rows, cols = pattern.shape
+        if cols % width:
+            raise UnsupportedError(
+                f"format '{name}' needs a multiple of {width} columns, got {cols}: use another format"
+            )
+        strips, across = -(-rows // height), cols // width
+        live = np.zeros((strips, across), bool)
+        live[pattern.rows // height, pattern.indices // width] = True
+        ptr = np.zeros(strips + 1, np.int32)
+        np.cumsum(live.sum(axis=1), out=ptr[1:])
+        at = np.nonzero(live)
+        padded = np.zeros((strips * height, cols), np.float32)
+        padded[:rows] = pattern.apply(weight)
+        # [strips, across, width, height]: the rows of one column side by side
+        blocks = padded.reshape(strips, height, across, width).transpose(0, 2, 3, 1)[at]
+        first = (at[1] * width).astype(np.int32)
+        return Packed(name, pattern.shape, pattern.nnz, blocks.ravel(), ptr=ptr, index32=first)
+
+    return pack
+
+
+def _unpacker(height: int, width: int) -> Unpack:
+    def unpack(packed: Packed) -> F32:
+        assert packed.ptr is not None
+        assert packed.index32 is not None
+        rows, cols = packed.shape
+        strips = len(packed.ptr) - 1
+        out = np.zeros((strips, cols // width, width, height), np.float32)
+        strip = np.repeat(np.arange(strips), np.diff(packed.ptr))
+        out[strip, packed.index32 // width] = packed.values.reshape(-1, width, height)
+        return np.ascontiguousarray(out.transpose(0, 3, 1, 2).reshape(strips * height, cols)[:rows])
+
+    return unpack
+
+
+BLOCK16X1 = Format("block16x1", _packer("block16x1", 16, 1), _unpacker(16, 1))
+BLOCK4X4 = Format("block4x4", _packer("block4x4", 4, 4), _unpacker(4, 4))

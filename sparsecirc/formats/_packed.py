@@ -1,0 +1,89 @@
+"""`Packed`: a weight matrix laid out for one loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsecirc._native import kernels
+from sparsecirc._pattern import Pattern
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Weights in the layout of one format (drawn in ``kernels/include/sparsecirc.h`` and ``docs/formats.md``).
+
+    Attributes:
+        format: name of the format.
+        shape: (rows, cols) of the matrix.
+        nnz: live connections; the rest of ``values`` is padding.
+        values: float32, in the order the loop reads them.
+        ptr: row, strip or column pointers, int32.
+        index32: columns, block columns or rows, int32.
+        index8: column within the tile, uint8.
+        count: slots of each tile, uint8.
+        tile: (rows, cols) of a tile, (0, 0) where there are none.
+    """
+
+    format: str
+    shape: tuple[int, int]
+    nnz: int
+    values: F32
+    ptr: NDArray[np.int32] | None = None
+    index32: NDArray[np.int32] | None = None
+    index8: NDArray[np.uint8] | None = None
+    count: NDArray[np.uint8] | None = None
+    tile: tuple[int, int] = (0, 0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays: tuple[NDArray[Any] | None, ...] = (self.values, self.ptr, self.index32, self.index8, self.count)
+        return sum(a.nbytes for a in arrays if a is not None)
+
+    @property
+    def padding(self) -> float:
+        """Stored values per live connection, at least 1; 1 for an empty matrix."""
+        return self.values.size / self.nnz if self.nnz else 1.0
+
+    @cached_property
+    def matrix(self) -> kernels.Matrix:
+        """The native matrix, its arrays checked and copied to aligned memory."""
+        return kernels.Matrix(
+            self.format,
+            *self.shape,
+            self.values,
+            self.ptr,
+            self.index32,
+            self.index8,
+            self.count,
+            *self.tile,
+        )
+
+
+Pack = Callable[[Pattern, F32], Packed]
+Unpack = Callable[[Packed], F32]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One layout with its packer and its inverse.
+
+    Attributes:
+        name: as in the native list.
+        pack: ``pack(pattern, weight)`` with a dense (rows, cols) float32 weight.
+        unpack: the dense weight that the loop multiplies by; equal to what was packed but for ``mantissa``.
+        exact: whether that is so.
+    """
+
+    name: str
+    pack: Pack
+    unpack: Unpack
+    exact: bool = True
