@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsecirc.cells import Reset
 from sparsecirc.errors import UnsupportedError, UsageError
@@ -41,6 +43,12 @@ def emit_recurrent(b: Builder, node: Recurrent, inputs: list[Value]) -> dict[str
     }
     _CELLS[node.cell.name](b, node, inputs[0], states)
     return states
+
+
+def unit_vector(node: Recurrent, role: str) -> NDArray[Any]:
+    """A per-unit vector of a cell in a shape that broadcasts to the units; files may hold it flat."""
+    vector = node.params[role]
+    return vector.reshape(node.feature_shape) if node.feature_shape and vector.size == node.units else vector
 
 
 def _product(
@@ -158,11 +166,11 @@ def _membrane(b: Builder, node: Recurrent, states: dict[str, Value], current: li
     """Decay, integrate, reset, fire, in the order of the interpreter; ``current`` sets the C variable ``in``."""
     shape = node.feature_shape or (node.units,)
     reset, delay = node.options.reset, node.options.delay
-    beta = b.vector(f"{node.name}.beta", node.params["beta"], shape)
+    beta = b.vector(f"{node.name}.beta", unit_vector(node, "beta"), shape)
     mem, spk = states["mem"].expr, states["spk"].expr
     body = [
         *current,
-        f"const float theta = {b.vector(f'{node.name}.threshold', node.params['threshold'], shape)};",
+        f"const float theta = {b.vector(f'{node.name}.threshold', unit_vector(node, 'threshold'), shape)};",
         f"float v = {mem}[i];",
     ]
     if reset is not Reset.NONE:
@@ -191,7 +199,7 @@ def _lif(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -> Non
 def _synaptic(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -> None:
     syn = states["syn"].expr
     current = _current(b, node, x, states["spk"])
-    alpha = b.vector(f"{node.name}.alpha", node.params["alpha"], node.feature_shape or (node.units,))
+    alpha = b.vector(f"{node.name}.alpha", unit_vector(node, "alpha"), node.feature_shape or (node.units,))
     _membrane(b, node, states, [f"const float in = {alpha} * {syn}[i] + ({current});", f"{syn}[i] = in;"])
 
 
