@@ -118,6 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         the exit code: 0 done, 1 unexpected, 2 usage, 3 unsupported, 4 mismatch, 5 too slow, 6 accuracy, 7 missing
         extra, 130 interrupted.
     """
+    # An editable install rebuilds the kernels on import, and may print that on our stdout.
+    os.environ.setdefault("SKBUILD_EDITABLE_VERBOSE", "0")
     args = list(sys.argv[1:] if argv is None else argv)
     boundary = _Boundary("--debug" in args)
     with boundary:

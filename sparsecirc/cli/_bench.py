@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsecirc.cli._command import Command, ModelSpec
-from sparsecirc.cli._console import Out
+from sparsecirc.cli._console import Out, split_names
 from sparsecirc.errors import PerformanceError, UsageError
 
 if TYPE_CHECKING:
@@ -23,20 +23,6 @@ def program_of(loaded: Loaded) -> Program:
     from sparsecirc._compile import compile as compile_graph
 
     return compile_graph(loaded.graph)
-
-
-def split_names(text: str | None, option: str) -> tuple[str, ...] | None:
-    """Names of a comma-separated option, or ``None`` where it is absent.
-
-    Raises:
-        UsageError: it names nothing.
-    """
-    if text is None:
-        return None
-    names = tuple(n.strip() for n in text.split(",") if n.strip())
-    if not names:
-        raise UsageError(f"{option} is empty: expected names with commas between them")
-    return names
 
 
 def bench(
@@ -66,9 +52,7 @@ def bench(
     loaded = load(spec, out)
     x = loaded.input(batch=batch, steps=steps, seed=seed)
     program = program_of(loaded)
-    report = measure(
-        program, x, model=loaded.model, engines=split_names(engines, "--engines"), min_seconds=min_secs
-    )
+    report = measure(program, x, model=loaded.model, engines=split_names(engines, "--engines"), min_seconds=min_secs)
     document = {"model": spec.text, "batch": batch, "seq_len": steps, **report.to_json()}
     if output is not None:
         write_json(output, document)

@@ -33,12 +33,14 @@ class ModelSpec:
         arch: ``pkg.mod:factory`` that builds the torch module of a checkpoint.
         allow_pickle: whether a checkpoint may run code while it is read.
         dt: seconds per time step of a spiking network, where the user said so.
+        input_shape: sizes of an input batch as the model takes it, with commas.
     """
 
     text: str
     arch: str | None = None
     allow_pickle: bool = False
     dt: float | None = None
+    input_shape: str | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,16 @@ _MODEL = (
         "dt",
         Annotated[
             float | None, typer.Option("--dt", metavar="SECONDS", help="Time step of a spiking network, in seconds.")
+        ],
+        None,
+    ),
+    (
+        "input_shape",
+        Annotated[
+            str | None,
+            typer.Option(
+                "--input-shape", metavar="B,...", help="One input of a torch model whose layers leave it open."
+            ),
         ],
         None,
     ),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsecirc.errors import MismatchError
 from sparsecirc.ir import Graph, Result
 
 TOLERANCE = 1e-4
@@ -83,7 +84,14 @@ def compare(
         reference: a run of ``interpret`` that kept its values.
         got: the other computation's outputs, in the user's layout.
         tolerance: see :data:`TOLERANCE`.
+
+    Raises:
+        MismatchError: they have no output in common.
     """
+    if not set(graph.outputs) & set(got):
+        raise MismatchError(
+            f"{against} gives the outputs {', '.join(got) or 'none'}, the network has {', '.join(graph.outputs)}"
+        )
     sequences = [n for n in graph.inputs if n.time]
     shape = reference.values[sequences[0].name].shape if sequences else (1, len(reference.y))
     steps, batch = int(shape[0]), int(shape[1])
@@ -138,4 +146,3 @@ def _row(
         int((wrong & ~clear[..., None]).sum()),
         tolerance * scale,
     )
-

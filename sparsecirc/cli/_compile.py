@@ -20,10 +20,15 @@ def compile_(
     out: Out,
     spec: ModelSpec,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Program file. Default: program.safetensors in MODEL's directory.")
+        Path | None,
+        typer.Option("-o", "--output", help="Program file. Default: program.safetensors in MODEL's directory."),
     ] = None,
-    isa: Annotated[IsaName | None, typer.Option("--isa", help="Force an instruction set; default: the best here.")] = None,
-    kernel: Annotated[str | None, typer.Option("--kernel", help="Force a kernel by name, or fail with its reason.")] = None,
+    isa: Annotated[
+        IsaName | None, typer.Option("--isa", help="Force an instruction set; default: the best here.")
+    ] = None,
+    kernel: Annotated[
+        str | None, typer.Option("--kernel", help="Force a kernel by name, or fail with its reason.")
+    ] = None,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="Number type of the packed weights.")] = Dtype.F32,
     threads: Annotated[int, typer.Option("--threads", help="Most threads the program may use.")] = 1,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,

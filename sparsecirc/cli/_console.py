@@ -12,6 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsecirc.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -60,6 +62,20 @@ def human_count(count: float) -> str:
     return f"{count:g}"
 
 
+def split_names(text: str | None, option: str) -> tuple[str, ...] | None:
+    """Names of a comma-separated option, or ``None`` where it is absent.
+
+    Raises:
+        UsageError: it names nothing.
+    """
+    if text is None:
+        return None
+    names = tuple(n.strip() for n in text.split(",") if n.strip())
+    if not names:
+        raise UsageError(f"{option} is empty: expected names with commas between them")
+    return names
+
+
 @dataclass(frozen=True)
 class Out:
     """What one command says.
@@ -104,7 +120,7 @@ class Out:
     def progress(self, what: str, total: int) -> Iterator[Callable[[int, str], None]]:
         """A bar with rate and time left on a terminal, else nothing; yields ``advance(steps, note)``."""
         if self.quiet or not sys.stderr.isatty():
-            yield lambda steps, note: None
+            yield lambda _steps, _note: None
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

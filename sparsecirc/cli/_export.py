@@ -25,7 +25,9 @@ def export(
     format_: Annotated[Format, typer.Option("--format", "-f", help="What to write.", show_default=False)],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Directory, or a .onnx or .nir file. Default: FORMAT in MODEL's directory."),
+        typer.Option(
+            "-o", "--output", help="Directory, or a .onnx or .nir file. Default: FORMAT in MODEL's directory."
+        ),
     ] = None,
     check: Annotated[bool, typer.Option("--check/--no-check", help="Run the artefact and compare it.")] = True,
     allow_approximate: Annotated[
@@ -37,6 +39,7 @@ def export(
     """Write the network for another runtime, run what was written, and compare."""
     from sparsecirc.cli._models import load
     from sparsecirc.cli._outputs import check_free, staged, staged_files, write_manifest
+    from sparsecirc.cli._runners import check_artefact
 
     loaded = load(spec, out)
     path = _path(loaded, format_, output)
@@ -46,7 +49,7 @@ def export(
     with (staged_files if single else staged)(path, force=force) as stage:
         target = stage / path.name if single else stage if format_ is Format.C else stage / f"model{SUFFIX[format_]}"
         made = write(graph, format_, target, allow_approximate=allow_approximate, name=name)
-        found = _checked(loaded, format_, target, name) if check else None
+        found = check_artefact(loaded, format_, made) if check else None
         document = {"model": spec.text, **_moved(made, stage, path.parent if single else path)}
         document["check"] = found
         if not single:
@@ -86,12 +89,6 @@ def write(graph: Any, format_: Format, path: Path, *, allow_approximate: bool = 
     from sparsecirc.export.c import export_c
 
     return export_c(graph, path, name=name)
-
-
-def _checked(loaded: Loaded, format_: Format, target: Path, name: str) -> dict[str, Any] | None:
-    from sparsecirc.cli._runners import check_artefact
-
-    return check_artefact(loaded, format_, target, name=name)
 
 
 def _moved(made: Export, stage: Path, final: Path) -> dict[str, Any]:

@@ -42,7 +42,6 @@ class Loaded:
         name: a short name for outputs.
         directory: the output directory of ours that it came from.
         model: the torch module, dead connections at zero, or ``None``.
-        masks: patterns by weight name; empty where nothing is pruned.
         stored: the graph of a file, or ``None`` where it is made from ``model``.
         program: a compiled program, or ``None``.
         example: an input that the source brings with it.
@@ -54,7 +53,6 @@ class Loaded:
     name: str
     directory: Path | None = None
     model: Any = None
-    masks: Mapping[str, Pattern] = field(default_factory=dict)
     stored: Graph | None = None
     program: Program | None = None
     example: NDArray[Any] | None = None
@@ -71,15 +69,15 @@ class Loaded:
         """
         if self.program is not None and self.stored is None:
             return self.program.graph
-        graph = self.stored if self.stored is not None else self._converted()
+        if self.stored is None:
+            return convert(self, self.model)
+        graph = self.stored
         return graph if self.spec.dt is None else replace(graph, dt=self.spec.dt)
 
-    def _converted(self) -> Graph:
-        from sparsecirc.frontends import to_graph
-
-        options: dict[str, Any] = {} if self.spec.dt is None else {"dt": self.spec.dt}
-        graph = to_graph(self.model, **options)
-        return graph.with_patterns(self.masks) if self.masks else graph
+    @property
+    def patterns(self) -> dict[str, Pattern]:
+        """Pattern by weight name, of the weights that have one."""
+        return {v.name: v.pattern for v in self.graph.weights() if v.role in v.node.patterns}
 
     def input(self, *, batch: int, steps: int, seed: int = 0) -> dict[str, NDArray[Any]]:
         """An input of ``batch`` samples and ``steps`` time steps: the source's own samples where they fit.
@@ -229,14 +227,8 @@ def _safetensors(spec: ModelSpec, path: Path) -> Loaded:
 
 
 def _from_torch(spec: ModelSpec, name: str, model: Any, extra: Mapping[str, Any], notes: tuple[str, ...]) -> Loaded:
-    """A torch model; weights that are zero to a large part get the pattern of their zeros."""
-    from sparsecirc.cli._torch_models import masks_of_zeros
-
-    masks = masks_of_zeros(model)
-    if masks:
-        notes = (*notes, f"{len(masks)} weights hold many zeros: their patterns were read off them")
-    origin = {"model": spec.text, "dt": spec.dt, **extra}
-    return Loaded(spec, name, model=model, masks=masks, origin=origin, notes=notes)
+    origin = {"model": spec.text, "dt": spec.dt, "input_shape": spec.input_shape, **extra}
+    return Loaded(spec, name, model=model, origin=origin, notes=notes)
 
 
 def _directory(spec: ModelSpec, path: Path) -> Loaded:
@@ -250,13 +242,8 @@ def _directory(spec: ModelSpec, path: Path) -> Loaded:
         from sparsecirc._program import Program
 
         program = Program.load(path / PROGRAM_FILE)
-    masks: dict[str, Pattern] = {}
-    if MASKS_FILE in files:
-        from sparsecirc.patterns import load_patterns
-
-        masks = load_patterns(path / MASKS_FILE)
     name = path.resolve().name
-    return Loaded(spec, name, path, None, masks, stored, program, _example(path, files), manifest.get("origin", {}))
+    return Loaded(spec, name, path, None, stored, program, _example(path, files), manifest.get("origin", {}))
 
 
 def _example(path: Path, files: Mapping[str, int]) -> NDArray[Any] | None:
@@ -264,6 +251,40 @@ def _example(path: Path, files: Mapping[str, int]) -> NDArray[Any] | None:
         return None
     found: NDArray[Any] = np.load(path / "example.npy", allow_pickle=False)
     return found
+
+
+def convert(loaded: Loaded, model: Any) -> Graph:
+    """The graph of a torch module of this source; zeros in its weights become patterns.
+
+    Raises:
+        UnsupportedError: it cannot be converted.
+    """
+    from sparsecirc.frontends import to_graph
+
+    return to_graph(model, example=_shown_input(loaded), dt=loaded.spec.dt)
+
+
+def _shown_input(loaded: Loaded) -> Any:
+    """An input for the frontend to run the model on: the source's own, else of ``--input-shape``, else none."""
+    if loaded.example is not None:
+        return loaded.example
+    text = loaded.spec.input_shape or loaded.origin.get("input_shape")
+    if text is None:
+        return None
+    try:
+        shape = tuple(int(n) for n in text.split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) < 2 or min(shape) < 1:
+        raise UsageError(
+            f"input-shape '{text}' is not understood: expected sizes above 0 with the batch, e.g. 4,1,28,28"
+        )
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+def has_torch_model(loaded: Loaded) -> bool:
+    """Whether :func:`torch_model` has something to start from."""
+    return loaded.model is not None or (loaded.directory is not None and (loaded.directory / MODEL_FILE).is_file())
 
 
 def torch_model(loaded: Loaded, out: Out) -> Any:

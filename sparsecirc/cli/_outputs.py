@@ -32,13 +32,21 @@ def check_free(path: Path, force: bool) -> None:
             return
         if not force:
             raise UsageError(f"output directory {path} exists: choose another with -o, or replace it with --force")
-        if not (path / MANIFEST).is_file():
+        if not _is_ours(path):
             raise UsageError(
                 f"output directory {path} holds other files and no {MANIFEST} of ours: --force does not replace it, "
                 "choose another with -o"
             )
     elif path.exists() and not force:
         raise UsageError(f"output file {path} exists: choose another with -o, or replace it with --force")
+
+
+def _is_ours(directory: Path) -> bool:
+    try:
+        read_manifest(directory)
+    except FileFormatError:
+        return False
+    return True
 
 
 @contextmanager

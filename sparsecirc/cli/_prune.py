@@ -9,7 +9,7 @@ import typer
 
 from sparsecirc.cli._choices import Method, Schedule, Scope
 from sparsecirc.cli._command import Command, ModelSpec
-from sparsecirc.cli._console import Out, table
+from sparsecirc.cli._console import Out, split_names, table
 
 
 def prune(
@@ -24,6 +24,10 @@ def prune(
     ] = None,
     scope: Annotated[Scope | None, typer.Option("--scope", help="Where sparsity is counted. Default per-gate.")] = None,
     schedule: Annotated[Schedule | None, typer.Option("--schedule", help="How it grows. Default one-shot.")] = None,
+    include: Annotated[
+        str | None, typer.Option("--include", help="Only weights of these names; globs with commas: 'rnn.*'.")
+    ] = None,
+    exclude: Annotated[str | None, typer.Option("--exclude", help="Not the weights of these names.")] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="Train on: digits, mnist, fashion_mnist or japanese_vowels.")
     ] = None,
@@ -45,6 +49,7 @@ def prune(
     given = {
         "sparsity": sparsity, "method": method, "pattern": pattern, "scope": scope, "schedule": schedule, "data": data,
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed,
+        "include": split_names(include, "--include"), "exclude": split_names(exclude, "--exclude"),
     }  # fmt: skip
     made = make_recipe(recipe, given)
     if output is not None:
@@ -54,16 +59,26 @@ def prune(
     check_free(path, force)
     report = run_recipe(out, loaded, made, path, resume=resume, force=force)
     rows = [
-        (w["name"], "x".join(str(n) for n in w["shape"]), f"{w['nnz_before']:,}", f"{w['nnz']:,}", f"{w['density']:.1%}",
-         w["pattern"])
+        (
+            w["name"],
+            "x".join(str(n) for n in w["shape"]),
+            f"{w['nnz_before']:,}",
+            f"{w['nnz']:,}",
+            f"{w['density']:.1%}",
+            w["pattern"],
+        )
         for w in report["weights"]
-    ]  # fmt: skip
+    ]
     total = ("total", "", f"{report['nnz_before']:,}", f"{report['nnz']:,}", f"{report['density']:.1%}", "")
     facts = [f"mask hash {report['mask_hash']}"]
     if report["accuracy"] is not None:
         accuracy = report["accuracy"]
-        facts.append(f"accuracy {accuracy['before']:.2%} before, {accuracy['after']:.2%} after ({made.data}, test part)")
-    out.data(report, table(("weight:", "shape", "before", "after", "density", "pattern:"), [*rows, total]), "\n".join(facts))
+        facts.append(
+            f"accuracy {accuracy['before']:.2%} before, {accuracy['after']:.2%} after ({made.data}, test part)"
+        )
+    out.data(
+        report, table(("weight:", "shape", "before", "after", "density", "pattern:"), [*rows, total]), "\n".join(facts)
+    )
     for name, why in report["skipped"]:
         out.warn(f"not pruned: '{name}', {why}")
     out.say(f"written to {path}")

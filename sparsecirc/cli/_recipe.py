@@ -39,6 +39,8 @@ class Recipe(BaseModel):
     learning_rate: float = Field(1e-3, gt=0)
     batch_size: int = Field(64, ge=1)
     seed: int = Field(0, ge=0)
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
 
     @field_validator("pattern")
     @classmethod
@@ -62,6 +64,34 @@ class Recipe(BaseModel):
         if match := _FAN_IN.fullmatch(self.pattern):
             return patterns.fan_in(int(match[1]))
         return patterns.unstructured
+
+    @property
+    def resolved_sparsity(self) -> float | None:
+        """The sparsity; 0.9 where none was given, ``None`` where the pattern implies it."""
+        implied = _N_M.fullmatch(self.pattern) or _FAN_IN.fullmatch(self.pattern)
+        return self.sparsity if self.sparsity is not None or implied else 0.9
+
+    def criteria(self) -> dict[str, Any]:
+        """How connections are chosen, as the keyword arguments of the library's ``prune``."""
+        from sparsecirc import _prune, scores
+
+        score = scores.random(self.seed) if self.method is Method.RANDOM else scores.magnitude
+        return {
+            "score": score,
+            "pattern": self.pattern_maker(),
+            "scope": _prune.Scope(self.scope.value),
+            "select": self._select(),
+        }
+
+    def _select(self) -> Callable[[Any], bool] | None:
+        from sparsecirc._prune import default_select, named
+
+        if not self.include and not self.exclude:
+            return None
+        by_name = named(*self.include, exclude=self.exclude)
+        if self.include:
+            return by_name
+        return lambda info: default_select(info) and by_name(info)
 
     def to_yaml(self) -> str:
         """All fields, resolved."""

@@ -27,4 +27,6 @@ def report(
     out.data({"report": output}, str(output))
 
 
-COMMAND = Command(report, ("sparsecirc report runs/demo", "sparsecirc report runs/a runs/b -o compare.html"), model=False)
+COMMAND = Command(
+    report, ("sparsecirc report runs/demo", "sparsecirc report runs/a runs/b -o compare.html"), model=False
+)

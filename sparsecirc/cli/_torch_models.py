@@ -7,6 +7,7 @@ import inspect
 import json
 import pickle
 import sys
+import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,11 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from sparsecirc._pattern import Pattern
 from sparsecirc.errors import FileFormatError, UsageError, missing_extra
-
-MANY_ZEROS = 0.3
-"""A weight with at least this share of exact zeros is taken as pruned; trained dense weights have none."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "weights")
 
@@ -115,8 +112,26 @@ def read_checkpoint(path: Path, allow_pickle: bool) -> Any:
                 return {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 - not a dict
         except (SafetensorError, OSError, ValueError) as error:
             raise FileFormatError(f"{path} cannot be read as safetensors ({error}): it is truncated") from error
+    found = load_tensors(path, allow_pickle)
+    if isinstance(found, torch.nn.Module):
+        return found.eval()
+    return _state_dict(torch, found, path)
+
+
+def load_tensors(path: Path, allow_pickle: bool = False) -> Any:
+    """What ``torch.save`` wrote; nothing but tensors and plain containers unless ``allow_pickle``.
+
+    Raises:
+        FileFormatError: truncated, of another kind, or it would have to run code.
+    """
+    torch = import_torch(f"the checkpoint {path}")
+    with path.open("rb") as file:
+        if file.read(2) not in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):  # zip, or pickle 2 to 5
+            raise FileFormatError(f"{path} is not a torch checkpoint: it is empty, truncated or of another kind")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+        with warnings.catch_warnings():  # torch warns of old pickle protocols, whose refusal is our message below
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=not allow_pickle)
     except pickle.UnpicklingError as error:
         if allow_pickle:
             raise FileFormatError(f"{path} is not a torch checkpoint: {_first_sentence(error)}") from error
@@ -124,14 +139,11 @@ def read_checkpoint(path: Path, allow_pickle: bool) -> Any:
             f"{path} holds pickled objects, which can run code while they are read: save its state_dict as "
             ".safetensors, or add --allow-pickle if you trust it"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise FileFormatError(
             f"{path} cannot be read as a torch checkpoint ({_first_sentence(error)}): it is truncated or of another "
             "kind"
         ) from error
-    if isinstance(found, torch.nn.Module):
-        return found.eval()
-    return _state_dict(torch, found, path)
 
 
 def _first_sentence(error: BaseException) -> str:
@@ -178,15 +190,3 @@ def fill(model: Any, state: Mapping[str, Any], path: Path) -> Any:
             )
     model.load_state_dict(dict(state))
     return model.eval()
-
-
-def masks_of_zeros(model: Any) -> dict[str, Pattern]:
-    """Patterns of the weights that hold many exact zeros, as pruned models of other tools do."""
-    from sparsecirc._torch_layers import weight_refs
-
-    found = {}
-    for ref in weight_refs(model):
-        value = ref.parameter(model).detach().cpu().numpy()
-        if value.ndim > 1 and value.size and (value == 0).mean() >= MANY_ZEROS:
-            found[ref.name] = Pattern.from_mask(value, "zeros")
-    return found

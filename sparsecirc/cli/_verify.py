@@ -11,7 +11,7 @@ import typer
 
 from sparsecirc.cli._choices import Against, Format
 from sparsecirc.cli._command import Command, ModelSpec
-from sparsecirc.cli._console import Out, table
+from sparsecirc.cli._console import Out, split_names, table
 from sparsecirc.errors import MismatchError, UsageError, missing_extra
 
 if TYPE_CHECKING:
@@ -73,8 +73,6 @@ def against_names(text: str) -> list[Against]:
     """
     from difflib import get_close_matches
 
-    from sparsecirc.cli._bench import split_names
-
     known = [a.value for a in Against]
     names = split_names(text, "--against") or ()
     for name in names:
@@ -97,7 +95,7 @@ def _against(loaded: Loaded, name: Against, x: Any, reference: Result, out: Out)
         from sparsecirc.cli._models import torch_model
         from sparsecirc.cli._runners import run_torch
 
-        return compare(graph, "torch", reference, run_torch(torch_model(loaded, out), graph, x))
+        return compare(graph, "torch", reference, run_torch(torch_model(loaded, out), graph, x, reference))
     from sparsecirc.cli._export import write
     from sparsecirc.cli._runners import run_artefact, why_not
     from sparsecirc.ir import interpret
@@ -111,8 +109,8 @@ def _against(loaded: Loaded, name: Against, x: Any, reference: Result, out: Out)
         raise UsageError(f"verify --against c cannot run: {reason}")
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) if format_ is Format.C else Path(folder) / f"model.{format_.value}"
-        write(graph, format_, target)
-        cut, got = run_artefact(graph, format_, target, x)
+        made = write(graph, format_, target)
+        cut, got = run_artefact(graph, format_, made, x)
         return compare(cut, name.value, reference if cut is graph else interpret(cut, x, keep_values=True), got)
 
 

@@ -1,0 +1,136 @@
+"""What ``prune`` does: choose patterns, train on where asked, and write the result."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sparsecirc._files import write_atomic
+from sparsecirc._pattern import Pattern
+from sparsecirc.cli._console import Out
+from sparsecirc.cli._models import GRAPH_FILE, MASKS_FILE, MODEL_FILE, Loaded
+from sparsecirc.cli._outputs import staged, write_json, write_manifest
+from sparsecirc.cli._recipe import Recipe
+from sparsecirc.errors import UsageError
+from sparsecirc.ir import Graph, save_graph
+
+if TYPE_CHECKING:
+    from sparsecirc._prune import PruneReport
+
+
+def run_recipe(out: Out, loaded: Loaded, recipe: Recipe, path: Path, *, resume: bool, force: bool) -> dict[str, Any]:
+    """Prune ``loaded`` by ``recipe`` into the directory ``path``; returns the report written there.
+
+    Raises:
+        UsageError: the recipe does not fit the model, or a run to resume is absent or of another recipe.
+        NothingMatchedError: the model has nothing to prune.
+        Interrupted: stopped while training; what was reached is kept for ``--resume``.
+    """
+    from sparsecirc._prune import plan
+
+    graph = loaded.graph
+    planned = plan(graph, recipe.resolved_sparsity, **recipe.criteria())  # refuses before any training
+    if recipe.data is None:
+        if resume:
+            raise UsageError("nothing to resume: only a run with --data and --epochs can be interrupted halfway")
+        model = _pruned_in_place(loaded, out, planned.patterns)
+        pruned = graph.with_patterns(planned.patterns)
+        accuracy = None
+    else:
+        from sparsecirc.cli._training import train
+
+        model, patterns, accuracy = train(out, loaded, recipe, path, planned, resume=resume, force=force)
+        pruned = _graph_of(loaded, model, patterns)
+    report = _report(loaded, recipe, graph, pruned, planned, accuracy)
+    with staged(path, force=force) as stage:
+        write_all(stage, loaded, recipe, model, pruned, report)
+    return report
+
+
+def _pruned_in_place(loaded: Loaded, out: Out, patterns: Mapping[str, Pattern]) -> Any:
+    """The torch module with its dead connections at zero; ``None`` where the source is a graph only."""
+    from sparsecirc.cli._models import has_torch_model, torch_model
+
+    if not has_torch_model(loaded):
+        return None
+    model = torch_model(loaded, out)
+    apply_patterns(model, patterns)
+    return model
+
+
+def apply_patterns(model: Any, patterns: Mapping[str, Pattern]) -> None:
+    """Set the dead connections of a torch module to zero, in place."""
+    from sparsecirc.masks import Masks
+
+    Masks(model, patterns).apply()
+
+
+def _graph_of(loaded: Loaded, model: Any, patterns: Mapping[str, Pattern]) -> Graph:
+    from sparsecirc.cli._models import convert
+
+    # Trained weights may be zero by chance; the masks say what is dead.
+    made = convert(loaded, model)
+    bare = made.replace_nodes(*(replace(n, patterns={}) for n in made.nodes if n.patterns))
+    return bare.with_patterns({**loaded.patterns, **patterns})
+
+
+def mask_hash(patterns: Mapping[str, Pattern]) -> str:
+    """16 hex digits over every name and pattern: equal for the same seed and recipe on every machine."""
+    text = "".join(f"{name} {patterns[name].digest}\n" for name in sorted(patterns))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _report(
+    loaded: Loaded, recipe: Recipe, before: Graph, after: Graph, planned: PruneReport, accuracy: dict[str, Any] | None
+) -> dict[str, Any]:
+    old = {v.name: v.pattern for v in before.weights()}
+    weights = []
+    for view in after.weights():
+        gates = [v for v in after.weights(per_gate=True) if v.name.startswith(f"{view.name}.")]
+        weights.append(
+            {
+                "name": view.name,
+                "shape": list(view.pattern.shape),
+                "nnz_before": old[view.name].nnz,
+                "nnz": view.pattern.nnz,
+                "density": view.pattern.density,
+                "pattern": view.pattern.origin,
+                "digest": view.pattern.digest,
+                "gates": {v.name: v.pattern.density for v in gates},
+            }
+        )
+    return {
+        "model": loaded.spec.text,
+        "recipe": recipe.model_dump(mode="json"),
+        "weights": weights,
+        "nnz_before": sum(p.nnz for p in old.values()),
+        "nnz": sum(w["nnz"] for w in weights),
+        "density": after.density,
+        "mask_hash": mask_hash({v.name: v.pattern for v in after.weights() if v.name in planned.patterns}),
+        "skipped": [list(s) for s in planned.skipped],
+        "accuracy": accuracy,
+    }
+
+
+def write_all(stage: Path, loaded: Loaded, recipe: Recipe, model: Any, graph: Graph, report: dict[str, Any]) -> None:
+    """Every file of a prune run."""
+    from sparsecirc.patterns import save_patterns
+
+    save_graph(graph, stage / GRAPH_FILE)
+    save_patterns(stage / MASKS_FILE, {v.name: v.pattern for v in graph.weights() if v.role in v.node.patterns})
+    if model is not None:
+        from safetensors.torch import save
+
+        # A copy each: tied tensors and views into a flat buffer cannot be stored as they are.
+        state = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
+        write_atomic(stage / MODEL_FILE, save(state))
+    if loaded.example is not None:
+        np.save(stage / "example.npy", loaded.example)
+    (stage / "recipe.yaml").write_text(recipe.to_yaml(), encoding="utf-8")
+    write_json(stage / "report.json", report)
+    write_manifest(stage, "prune", origin=dict(loaded.origin), mask_hash=report["mask_hash"], density=report["density"])
