@@ -1,0 +1,246 @@
+"""`Lowering`: the state of one translation, and the layers that have no recurrence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sparsecirc.export.onnx._builder import Builder, Dim
+from sparsecirc.export.onnx._form import Form
+from sparsecirc.ir import (
+    Add,
+    Affine,
+    Concat,
+    Conv,
+    Elementwise,
+    Embedding,
+    Flatten,
+    Graph,
+    Linear,
+    Multiply,
+    Node,
+    Pool,
+    Repeat,
+    Spec,
+    TimeReduce,
+)
+
+
+@dataclass
+class Lowering:
+    """One translation of a graph.
+
+    Attributes:
+        graph: what is translated.
+        b: where the ONNX nodes go.
+        step: one time step without the time axis; else whole sequences (T, B, ...).
+        form: how recurrent layers are asked for.
+        opset: of the file.
+        values: ONNX name of each graph value.
+        last: ONNX name of the value after the last step, for sequences that ONNX gives no other way.
+        times: length of the time axis by graph value: a symbol, or a number where it is fixed.
+        states: of the step file: state name -> (input name, output name, feature shape).
+        forms: which forms recurrent layers got, by layer.
+    """
+
+    graph: Graph
+    b: Builder
+    step: bool
+    form: Form
+    opset: int
+    values: dict[str, str] = field(default_factory=dict)
+    last: dict[str, str] = field(default_factory=dict)
+    times: dict[str, Dim] = field(default_factory=dict)
+    states: dict[str, tuple[str, str, tuple[int, ...]]] = field(default_factory=dict)
+    forms: dict[str, Form] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.specs = self.graph.specs
+
+    def lead(self, value: str) -> int:
+        """Axes before the features: batch, and time where there is one."""
+        return 2 if self.specs[value].time and not self.step else 1
+
+    def rank(self, value: str) -> int:
+        """Axes of a value in the ONNX graph."""
+        return self.lead(value) + len(self.specs[value].shape)
+
+    def dims(self, spec: Spec, time: Dim, *, batch_first: bool = False) -> list[Dim]:
+        """Shape of an input or output."""
+        if not spec.time or self.step:
+            return ["B", *spec.shape]
+        return ["B", time, *spec.shape] if batch_first else [time, "B", *spec.shape]
+
+    def state_in(self, node: str, name: str, shape: tuple[int, ...]) -> str:
+        """A state input of the step file."""
+        key = f"{node}.{name}"
+        given = self.b.name(key)
+        self.states[key] = (given, self.b.name(f"{given}.next"), shape)
+        return given
+
+    def state_out(self, node: str, name: str, value: str) -> None:
+        """The state output that belongs to :meth:`state_in`."""
+        self.b.nodes.append(self.b.onnx.helper.make_node("Identity", [value], [self.states[f"{node}.{name}"][1]]))
+
+
+def as_float(low: Lowering, node: Node, k: int = 0) -> str:
+    """Input ``k`` of ``node`` as float32."""
+    value = low.values[node.inputs[k]]
+    if value not in low.b.integers:
+        return value
+    return low.b.op("Cast", [value], f"{node.name}.float", to=low.b.onnx.TensorProto.FLOAT)
+
+
+def _linear(low: Lowering, node: Linear) -> str:
+    bias = node.weight("bias") if "bias" in node.params else None
+    return low.b.linear(as_float(low, node), node.weight("weight"), bias, low.rank(node.inputs[0]), node.name)
+
+
+def _affine(low: Lowering, node: Affine) -> str:
+    y = as_float(low, node)
+    for role, kind in (("scale", "Mul"), ("shift", "Add")):
+        if role in node.params:
+            y = low.b.op(kind, [y, low.b.const(node.weight(role), f"{node.name}.{role}")], node.name)
+    return y
+
+
+def _embedding(low: Lowering, node: Embedding) -> str:
+    index = low.values[node.inputs[0]]
+    if index not in low.b.integers:
+        index = low.b.op("Cast", [index], f"{node.name}.index", to=low.b.onnx.TensorProto.INT64)
+    return low.b.op("Gather", [low.b.const(node.weight("weight"), f"{node.name}.weight"), index], node.name, axis=0)
+
+
+def _per_step(low: Lowering, node: Node, kind: str, constants: list[str], **attributes: Any) -> str:
+    """An operator on (N, channels, *space): time and batch are joined before it and parted after it."""
+    b, x = low.b, as_float(low, node)
+    if low.lead(node.inputs[0]) == 1:
+        return b.op(kind, [x, *constants], node.name, **attributes)
+    lead = b.op("Shape", [x], f"{node.name}.lead", start=0, end=2)
+    joined = b.ints([-1, *low.specs[node.inputs[0]].shape], f"{node.name}.joined_shape")
+    y = b.op("Reshape", [x, joined], f"{node.name}.joined")
+    y = b.op(kind, [y, *constants], f"{node.name}.each", **attributes)
+    features = b.ints(low.specs[node.name].shape, f"{node.name}.features")
+    return b.op("Reshape", [y, b.op("Concat", [lead, features], f"{node.name}.shape", axis=0)], node.name)
+
+
+def _conv(low: Lowering, node: Conv) -> str:
+    b, weight = low.b, node.weight("weight")
+    constants = [b.const(weight, f"{node.name}.weight")]
+    if "bias" in node.params:
+        constants.append(b.const(node.weight("bias"), f"{node.name}.bias"))
+    attributes = {
+        "kernel_shape": list(weight.shape[2:]),
+        "strides": list(node.stride),
+        "pads": [*node.padding, *node.padding],
+        "dilations": list(node.dilation),
+        "group": node.groups,
+    }
+    if not node.over_time:
+        return _per_step(low, node, "Conv", constants, **attributes)
+    x = b.op("Transpose", [as_float(low, node)], f"{node.name}.time_last", perm=[1, 2, 0])  # [B, in, T]
+    y = b.op("Conv", [x, *constants], f"{node.name}.over_time", **attributes)
+    return b.op("Transpose", [y], node.name, perm=[2, 0, 1])
+
+
+def _pool(low: Lowering, node: Pool) -> str:
+    kind = "MaxPool" if node.how == "max" else "AveragePool"
+    return _per_step(low, node, kind, [], kernel_shape=list(node.kernel), strides=list(node.stride))
+
+
+_FUNCTIONS = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "identity": "Identity"}
+
+
+def _elementwise(low: Lowering, node: Elementwise) -> str:
+    if node.fn in _FUNCTIONS:
+        return low.b.op(_FUNCTIONS[node.fn], [as_float(low, node)], node.name)
+    kind = "Softmax" if node.fn == "softmax" else "LogSoftmax"
+    return low.b.op(kind, [as_float(low, node)], node.name, axis=-1)
+
+
+def _combine(low: Lowering, node: Add) -> str:
+    kind = "Mul" if isinstance(node, Multiply) else "Add"
+    y = as_float(low, node)
+    for k in range(1, len(node.inputs)):
+        y = low.b.op(kind, [y, as_float(low, node, k)], node.name)
+    return y
+
+
+def _concat(low: Lowering, node: Concat) -> str:
+    return low.b.op("Concat", [as_float(low, node, k) for k in range(len(node.inputs))], node.name, axis=-1)
+
+
+def _flatten(low: Lowering, node: Flatten) -> str:
+    # 0 keeps an axis as it is, so time and batch stay free.
+    shape = [0] * low.lead(node.inputs[0]) + [int(np.prod(low.specs[node.inputs[0]].shape))]
+    return low.b.op("Reshape", [as_float(low, node), low.b.ints(shape, f"{node.name}.shape")], node.name)
+
+
+def _repeat(low: Lowering, node: Repeat) -> str:
+    x = as_float(low, node)
+    if low.step:
+        return low.b.op("Identity", [x], node.name)
+    shape = [node.steps] + [1] * low.rank(node.inputs[0])
+    return low.b.op("Expand", [x, low.b.ints(shape, f"{node.name}.steps")], node.name)
+
+
+def _time_reduce(low: Lowering, node: TimeReduce) -> str:
+    if low.step:
+        return _time_reduce_step(low, node)
+    b = low.b
+    if node.inputs[0] in low.last:  # only where `node.how` asks for that very step
+        return b.op("Identity", [low.last[node.inputs[0]]], node.name)
+    x = as_float(low, node)
+    if node.how in ("last", "first"):
+        index = b.const(-1 if node.how == "last" else 0, f"{node.name}.index", np.int64)
+        return b.op("Gather", [x, index], node.name, axis=0)
+    if node.how == "sum" or low.opset >= 18:  # axes became an input in 13 for the sum, in 18 for the others
+        kind = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax"}[node.how]
+        return b.op(kind, [x, b.ints([0], f"{node.name}.axes")], node.name, keepdims=0)
+    return b.op("ReduceMean" if node.how == "mean" else "ReduceMax", [x], node.name, axes=[0], keepdims=0)
+
+
+def _time_reduce_step(low: Lowering, node: TimeReduce) -> str:
+    """The reduction over the steps so far, from what it carries."""
+    b, x, n = low.b, as_float(low, node), node.name
+    if node.how == "last":
+        return b.op("Identity", [x], n)
+    value = low.state_in(n, "value", node.feature_shape)
+    if node.how == "sum":
+        new = b.op("Add", [value, x], n)
+        low.state_out(n, "value", new)
+        return new
+    count = low.state_in(n, "count", ())
+    more = b.op("Add", [count, b.const(1.0, f"{n}.one")], f"{n}.count.new")
+    low.state_out(n, "count", more)
+    wide = b.ints([0] + [1] * len(node.feature_shape), f"{n}.wide")
+    if node.how == "mean":
+        new = b.op("Add", [value, x], f"{n}.value.new")
+        result = b.op("Div", [new, b.op("Reshape", [more, wide], f"{n}.count.wide")], n)
+    else:
+        begun = b.op("Greater", [count, b.const(0.0, f"{n}.zero")], f"{n}.begun")
+        begun = b.op("Reshape", [begun, wide], f"{n}.begun.wide")
+        later = value if node.how == "first" else b.op("Max", [value, x], f"{n}.larger")
+        new = result = b.op("Where", [begun, later, x], n)
+    low.state_out(n, "value", new)
+    return result
+
+
+LAYERS: dict[type[Node], Callable[[Lowering, Any], str]] = {
+    Add: _combine,
+    Affine: _affine,
+    Concat: _concat,
+    Conv: _conv,
+    Elementwise: _elementwise,
+    Embedding: _embedding,
+    Flatten: _flatten,
+    Linear: _linear,
+    Multiply: _combine,
+    Pool: _pool,
+    Repeat: _repeat,
+    TimeReduce: _time_reduce,
+}
+"""How each node without a recurrence is written; each returns the name of its value."""

@@ -1,0 +1,171 @@
+"""Running exported files in ONNX Runtime."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sparsecirc.errors import FileFormatError, UsageError, missing_extra
+from sparsecirc.export.onnx._builder import import_onnx
+from sparsecirc.export.onnx._write import METADATA
+
+Array = NDArray[Any]
+_TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+
+
+def import_onnxruntime() -> Any:
+    """The ``onnxruntime`` package.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing_extra("onnxruntime", "onnx", "running an ONNX file") from error
+    return onnxruntime
+
+
+def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What sparsecirc wrote into the ``metadata_props`` of a file.
+
+    Keys: ``version``, ``form``, ``cells``, ``density``, ``nnz``, ``weights``, ``dt``, ``batch_first``, and ``states``
+    (state name -> names of its input and output, and its feature shape; only step files have any).
+
+    Raises:
+        FileFormatError: not an ONNX file, or not one of ours.
+        MissingExtraError: the package ``onnx`` is absent.
+    """
+    onnx = import_onnx()
+    damaged = import_module("google.protobuf.message").DecodeError  # comes with onnx
+    try:
+        model = onnx.load(os.fspath(path), load_external_data=False)
+    except (OSError, damaged) as error:
+        raise FileFormatError(f"{os.fspath(path)} cannot be read as ONNX ({error})") from error
+    found = {p.key[len(METADATA) :]: json.loads(p.value) for p in model.metadata_props if p.key.startswith(METADATA)}
+    if not found:
+        raise FileFormatError(f"{os.fspath(path)} is an ONNX file, but sparsecirc did not write it")
+    return found
+
+
+def open_session(path: str | os.PathLike[str], *, threads: int = 1) -> Any:
+    """An ``onnxruntime.InferenceSession`` on the CPU with ``threads`` threads.
+
+    Raises:
+        FileFormatError: the file is missing or ONNX Runtime cannot load it.
+        MissingExtraError: the package ``onnxruntime`` is absent.
+    """
+    ort = import_onnxruntime()
+    from onnxruntime.capi import onnxruntime_pybind11_state as raised
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except (raised.NoSuchFile, raised.InvalidProtobuf, raised.InvalidGraph, raised.Fail) as error:
+        reason = str(error).splitlines()[0]
+        raise FileFormatError(f"{os.fspath(path)} cannot be loaded by ONNX Runtime ({reason})") from error
+
+
+def run_onnx(
+    path: str | os.PathLike[str],
+    x: ArrayLike | Mapping[str, ArrayLike],
+    state: Mapping[str, ArrayLike] | None = None,
+    *,
+    threads: int = 1,
+) -> dict[str, Array]:
+    """Run a file once.
+
+    Args:
+        path: a main file, or a step file.
+        x: the input, or one array per input name, in the file's layout.
+        state: for a step file, states by input name; zeros where absent.
+        threads: of ONNX Runtime.
+
+    Returns:
+        Every output by name; for a step file the new states too.
+
+    Raises:
+        UsageError: an input is missing or unknown.
+        FileFormatError, MissingExtraError: see :func:`open_session`.
+    """
+    return run_session(open_session(path, threads=threads), x, state)
+
+
+def run_session(
+    session: Any, x: ArrayLike | Mapping[str, ArrayLike], state: Mapping[str, ArrayLike] | None = None
+) -> dict[str, Array]:
+    """:func:`run_onnx` on an open session."""
+    known = {i.name: i for i in session.get_inputs()}
+    states = _states(session)
+    inputs = [name for name in known if name not in states]
+    if isinstance(x, Mapping):
+        given = dict(x)
+    elif len(inputs) == 1:
+        given = {inputs[0]: x}
+    else:
+        raise UsageError(f"the file has {len(inputs)} inputs: pass a dict with {inputs}")
+    given.update(state or {})
+    unknown = sorted(set(given) - set(known))
+    missing = [name for name in inputs if name not in given]
+    if unknown or missing:
+        what = f"input '{unknown[0]}' is unknown" if unknown else f"input '{missing[0]}' is missing"
+        raise UsageError(f"{what}: the file takes {', '.join(known)}")
+    feed = {name: np.asarray(value, dtype=_TYPES[known[name].type]) for name, value in given.items()}
+    for name in states:
+        if name not in feed:
+            batch = len(feed[inputs[0]])
+            feed[name] = np.zeros((batch, *known[name].shape[1:]), np.float32)
+    names = [o.name for o in session.get_outputs()]
+    return dict(zip(names, session.run(names, feed), strict=True))
+
+
+def _states(session: Any) -> dict[str, str]:
+    """Input name -> output name of each state of a step file."""
+    props = session.get_modelmeta().custom_metadata_map
+    facts = json.loads(props.get(f"{METADATA}states", "{}"))
+    return {s["input"]: s["output"] for s in facts.values()}
+
+
+def stream_onnx(
+    path: str | os.PathLike[str], x: ArrayLike | Mapping[str, ArrayLike], *, batch_first: bool = False, threads: int = 1
+) -> dict[str, Array]:
+    """Run a step file over a whole sequence, one call a step, from zero state.
+
+    Args:
+        path: a step file.
+        x: sequences (T, B, ...), or (B, T, ...) with ``batch_first``; one array per input name where there are several.
+        batch_first: the layout of ``x`` and of the result.
+        threads: of ONNX Runtime.
+
+    Returns:
+        The outputs of every step, stacked along time, by name.
+
+    Raises:
+        UsageError: no step to run, or inputs that do not fit.
+        FileFormatError, MissingExtraError: see :func:`open_session`.
+    """
+    session = open_session(path, threads=threads)
+    states = _states(session)
+    time = 1 if batch_first else 0
+    given = dict(x) if isinstance(x, Mapping) else {session.get_inputs()[0].name: x}
+    arrays = {name: np.moveaxis(np.asarray(a), time, 0) for name, a in given.items()}
+    lengths = {len(a) for a in arrays.values()}
+    if len(lengths) != 1 or 0 in lengths:
+        raise UsageError(f"a step file needs one or more time steps, and as many in every input, got {sorted(lengths)}")
+    state: dict[str, ArrayLike] = {}
+    rows: dict[str, list[Array]] = {o.name: [] for o in session.get_outputs() if o.name not in states.values()}
+    for t in range(lengths.pop()):
+        out = run_session(session, {name: a[t] for name, a in arrays.items()}, state)
+        state = {given: out[new] for given, new in states.items()}
+        for name, row in rows.items():
+            row.append(out[name])
+    return {name: np.stack(row, axis=time) for name, row in rows.items()}

@@ -1,0 +1,202 @@
+"""`export_onnx`: the file for whole sequences and the one for single steps."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from sparsecirc.errors import UnsupportedError, UsageError
+from sparsecirc.export._export import Export, as_path, density_note, gzip_bytes, write_files
+from sparsecirc.export.onnx._builder import Builder, Dim, import_onnx
+from sparsecirc.export.onnx._form import Form, parse_form
+from sparsecirc.export.onnx._lowering import LAYERS, Lowering
+from sparsecirc.export.onnx._recurrent import recurrent
+from sparsecirc.ir import Conv, Embedding, Graph, Input, Node, Recurrent, Repeat, TimeReduce
+
+OPSETS = {17: 8, 18: 9, 19: 9, 20: 9}
+"""Opsets that are written, with the IR version of the file; 17 is read by the most runtimes."""
+
+_LIMIT = 2**31 - 1  # bytes of a protobuf message
+METADATA = "sparsecirc."
+"""Prefix of our keys in ``metadata_props``."""
+
+
+def export_onnx(
+    graph: Graph,
+    path: str | os.PathLike[str],
+    *,
+    form: Form | str = Form.AUTO,
+    opset: int = 17,
+    step: bool = True,
+) -> Export:
+    """Write ``graph`` as ONNX, with time and batch free and the user's layout (``graph.batch_first``).
+
+    The main file takes the graph's inputs, float32 (indices of an embedding: int64), with symbolic axes ``T`` and
+    ``B``, and starts from zero state. Beside it, ``<stem>_step.onnx`` takes one time step (B, ...) and every state,
+    named ``"node.state"``, and gives the outputs of the step and the new states, named ``"node.state.next"``. Both
+    carry ``metadata_props`` (see :func:`metadata`). Neither has an input for valid lengths: pass sequences of one
+    length together.
+
+    Args:
+        graph: the network.
+        path: of the main file; ``.onnx`` is added where there is no suffix.
+        form: how recurrent layers are written; see :class:`Form`.
+        opset: 17 to 20; 17 is read by ONNX Runtime, the reference evaluator, OpenVINO and tract.
+        step: also write the step file, where the network can be stepped.
+
+    Raises:
+        UsageError: an unknown form or opset, or an output that is called like an input.
+        UnsupportedError: a layer with no ONNX counterpart, or a file beyond 2 GiB.
+        MissingExtraError: the package ``onnx`` is absent.
+    """
+    import_onnx()
+    form = parse_form(form)
+    if opset not in OPSETS:
+        raise UsageError(f"opset {opset!r} is not written: expected one of {', '.join(map(str, OPSETS))}")
+    target = as_path(path, ".onnx")
+    whole, low = _model(graph, form, opset, step=False)
+    files = {target: whole}
+    notes = [density_note(graph)]
+    reason = why_not_step(graph) if step else None
+    if step and reason is None:
+        files[target.with_name(f"{target.stem}_step{target.suffix}")] = _model(graph, form, opset, step=True)[0]
+    if reason is not None:
+        notes.append(f"no step file: {reason}")
+    small = gzip_bytes(whole)
+    if graph.density < 1:
+        notes.append(
+            "standard ONNX operators multiply the zeros: as fast as the dense network, smaller only when gzipped "
+            f"({len(whole):,} to {small:,} bytes); compile the graph with sparsecirc for speed"
+        )
+    return Export("onnx", write_files(files), len(whole), len(whole), small, _form_name(low), tuple(notes))
+
+
+def why_not_step(graph: Graph) -> str | None:
+    """Why the network cannot take one time step at a time, or ``None`` where it can."""
+    if not any(spec.time for spec in graph.specs.values()):
+        return "the graph has no sequence"
+    reduced: set[str] = set()  # values that are known only after the last step
+    for node in graph.nodes:
+        if isinstance(node, Recurrent) and node.reverse:
+            return f"layer '{node.name}' runs backwards, so it needs the whole sequence"
+        if isinstance(node, Conv) and node.over_time:
+            return f"convolution '{node.name}' runs over time, so it needs the neighbouring steps"
+        late = any(v in reduced for v in node.inputs)
+        if isinstance(node, Repeat) and late:
+            return f"'{node.name}' repeats a value that is known only after the last step"
+        if late or isinstance(node, TimeReduce):
+            reduced |= {node.name, *(f"{node.name}.{p}" for p in node.ports())}
+    return None
+
+
+def _form_name(low: Lowering) -> str:
+    """``"op"``, ``"scan"``, ``"op+scan"``, or ``"plain"`` without recurrent layers."""
+    return "+".join(sorted({f.value for f in low.forms.values()})) or "plain"
+
+
+def _model(graph: Graph, form: Form, opset: int, *, step: bool) -> tuple[bytes, Lowering]:
+    onnx = import_onnx()
+    clash = sorted({n.name for n in graph.inputs} & set(graph.outputs))
+    if clash:
+        raise UsageError(f"output '{clash[0]}' is called like an input, which ONNX cannot tell apart: rename one")
+    size = 4 * sum(value.size for node in graph.nodes for value in node.params.values())
+    if size > _LIMIT:
+        raise UnsupportedError(f"the weights take {size:,} bytes, an ONNX file holds {_LIMIT:,}: export it in parts")
+    low = Lowering(graph, Builder({*graph.outputs, *(n.name for n in graph.inputs)}), step, form, opset)
+    inputs = [_input(low, node) for node in graph.inputs]
+    for node in graph.nodes:
+        low.times[node.name] = _time(low, node)
+        if isinstance(node, Recurrent):
+            recurrent(low, node)
+        elif not isinstance(node, Input):
+            low.values[node.name] = _layer(low, node)
+    outputs = [_output(low, name, value) for name, value in graph.outputs.items()]
+    info = low.b.value_info
+    inputs += [info(given, ["B", *shape]) for given, _, shape in low.states.values()]
+    outputs += [info(new, ["B", *shape]) for _, new, shape in low.states.values()]
+    from sparsecirc import __version__
+
+    model = onnx.helper.make_model(
+        low.b.graph("sparsecirc_step" if step else "sparsecirc", inputs, outputs),
+        opset_imports=[onnx.helper.make_opsetid("", opset)],
+        ir_version=OPSETS[opset],
+        producer_name="sparsecirc",
+        producer_version=__version__,
+    )
+    onnx.helper.set_model_props(model, {METADATA + k: json.dumps(v) for k, v in _facts(low).items()})
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True), low
+
+
+def _facts(low: Lowering) -> dict[str, Any]:
+    """What ``metadata_props`` says about the file."""
+    from sparsecirc import __version__
+
+    graph, views = low.graph, list(low.graph.weights())
+    return {
+        "version": __version__,
+        "form": "step" if low.step else _form_name(low),
+        "cells": sorted({n.cell.name for n in graph.recurrent}),
+        "density": graph.density,
+        "nnz": sum(v.pattern.nnz for v in views),
+        "weights": sum(v.value.size for v in views),
+        "dt": graph.dt,
+        "batch_first": graph.batch_first,
+        "states": {k: {"input": i, "output": o, "shape": list(s)} for k, (i, o, s) in low.states.items()},
+    }
+
+
+def _input(low: Lowering, node: Input) -> Any:
+    """An input in the user's layout, brought to (T, B, ...)."""
+    b, spec = low.b, low.specs[node.name]
+    if any(isinstance(n, Embedding) and node.name in n.inputs for n in low.graph.nodes):
+        b.integers.add(node.name)
+    low.values[node.name] = node.name
+    if spec.time and low.graph.batch_first and not low.step:
+        turned = b.op("Transpose", [node.name], f"{node.name}.time_first", perm=_swap(low.rank(node.name)))
+        if node.name in b.integers:
+            b.integers.add(turned)
+        low.values[node.name] = turned
+    return b.value_info(node.name, low.dims(spec, "T", batch_first=low.graph.batch_first))
+
+
+def _output(low: Lowering, name: str, value: str) -> Any:
+    """An output in the user's layout."""
+    b, spec, source = low.b, low.specs[value], low.values[value]
+    if source in b.integers:
+        b.integers.add(name)
+    if spec.time and low.graph.batch_first and not low.step:
+        node = b.onnx.helper.make_node("Transpose", [source], [name], perm=_swap(low.rank(value)))
+    else:
+        node = b.onnx.helper.make_node("Identity", [source], [name])
+    b.nodes.append(node)
+    owner = value if value in low.times else value.rpartition(".")[0]
+    return b.value_info(name, low.dims(spec, low.times[owner], batch_first=low.graph.batch_first))
+
+
+def _swap(rank: int) -> list[int]:
+    return [1, 0, *range(2, rank)]
+
+
+def _time(low: Lowering, node: Node) -> Dim:
+    """Length of the time axis of what ``node`` gives."""
+    if isinstance(node, Input):
+        return "T"
+    if isinstance(node, Repeat):
+        return node.steps
+    if isinstance(node, Conv) and node.over_time:
+        return f"T_{node.name}"
+    owners = [v if v in low.times else v.rpartition(".")[0] for v in node.inputs]
+    return low.times[owners[0]]
+
+
+def _layer(low: Lowering, node: Node) -> str:
+    write = LAYERS.get(type(node))
+    if write is None:
+        known = ", ".join(sorted(cls.kind for cls in LAYERS))
+        raise UnsupportedError(
+            f"node '{node.name}' of kind '{node.kind}' has no ONNX counterpart here: build the graph from {known}, "
+            "recurrent and input nodes"
+        )
+    return write(low, node)
