@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from sparsecirc.frontends._values import Axis, Refusal, Stack, Value
 from sparsecirc.ir import Graph, Recurrent, interpret
 
 Tensor = torch.Tensor
+E = TypeVar("E", bound=SparsecircError)
 TOLERANCE = 1e-9
 """Largest difference allowed between a graph and its model in float64, relative to the largest output or to 1."""
 
@@ -86,7 +87,7 @@ class Converter:
                 try:
                     return self._checked(tried)
                 except RunFailedError as error:  # perhaps a fixed batch size: once more exactly as given
-                    self._failures.append((-1, error))
+                    self._failures.append((getattr(error, "progress", 0), error))
                 except (UnsupportedError, MismatchError) as error:
                     self._failures.append((getattr(error, "progress", 0), error))
                     break
@@ -143,10 +144,8 @@ class Converter:
             raise
         except _RUN_ERRORS as error:
             shapes = ", ".join(str(tuple(x.shape)) for x in attempt.inputs)
-            raise RunFailedError(
-                f"{type(self.model).__name__} does not run on an input of shape {shapes}: {error}".splitlines()[0]
-                + "; pass example= with a batch that it takes"
-            ) from error
+            text = f"{type(self.model).__name__} does not run on an input of shape {shapes}: {error}".splitlines()[0]
+            raise _progress(RunFailedError(f"{text}; pass example= with a batch that it takes"), draft) from error
 
     def _finish(self, rec: Recorder, attempt: Attempt, collected: list[tuple[str, Value, Tensor]]) -> Recorded:
         if not collected:
@@ -166,7 +165,7 @@ class Converter:
         return [*names, *(f"x{k}" for k in range(len(attempt.inputs)))][: len(attempt.inputs)]
 
 
-def _progress(error: UnsupportedError, draft: Draft) -> UnsupportedError:
+def _progress(error: E, draft: Draft) -> E:
     error.progress = draft.ops  # type: ignore[attr-defined]
     return error
 

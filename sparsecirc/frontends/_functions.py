@@ -114,13 +114,13 @@ def affine(rec: Recorder, hint: str, key: tuple[Any, ...], value: Value, scale: 
 def _over_features(rec: Recorder, constant: Any, value: Value) -> Any:
     """A constant as an array over the features of ``value``."""
     if not isinstance(constant, Tensor):
-        return np.asarray([constant], dtype=rec.dtype)
+        return np.asarray([constant], dtype=np.float64)
     shape = [1] * (len(value.axes) - constant.ndim) + list(constant.shape)
     outside = [n for n, a in zip(shape, value.axes, strict=True) if not isinstance(a, int)]
     if len(shape) > len(value.axes) or any(n != 1 for n in outside) or value.features != tuple(sorted(value.features)):
         raise Refusal("combines with a constant that differs between samples or steps", "give it one entry per feature")
     sizes = [n for n, a in zip(shape, value.axes, strict=True) if isinstance(a, int)]
-    return rec.array(constant).reshape(sizes or [1])
+    return rec.array(constant.double()).reshape(sizes or [1])
 
 
 Combine = Callable[[Any, Any], Any]
@@ -147,7 +147,7 @@ def _binary(name: str) -> Handler:
         if name in ("rsub", "rdiv", "rtruediv"):
             x, y = y, x
         if name in ("sub", "rsub"):
-            y = affine(rec, "negative", ("affine", -1), y, scale=np.asarray([-1.0], rec.dtype))
+            y = affine(rec, "negative", ("affine", -1), y, scale=np.asarray([-1.0]))
         elif name not in ("add", "mul"):
             raise Refusal("divides one value by another", "only division by a constant can be converted")
         kind: type[Node] = Multiply if name == "mul" else Add
@@ -188,7 +188,7 @@ def _with_constant(rec: Recorder, name: str, x: Tensor, constant: Any, left: boo
     if name == "mul":
         scale = array
     elif name == "add" or negated:
-        scale, shift = (np.asarray([-1.0], rec.dtype) if negated else None), array
+        scale, shift = (np.asarray([-1.0]) if negated else None), array
     elif name == "sub" or name == "rsub":
         shift = -array
     else:
@@ -198,7 +198,7 @@ def _with_constant(rec: Recorder, name: str, x: Tensor, constant: Any, left: boo
 
 
 def _negative(rec: Recorder, func: Any, x: Tensor) -> Tensor:
-    value = affine(rec, "negative", ("affine", -1), rec.value(x), scale=np.asarray([-1.0], rec.dtype))
+    value = affine(rec, "negative", ("affine", -1), rec.value(x), scale=np.asarray([-1.0]))
     return rec.track(func(x), value)
 
 
@@ -209,7 +209,7 @@ def _linear(rec: Recorder, func: Any, x: Tensor, weight: Tensor, bias: Tensor | 
         raise Refusal("multiplies two values that both depend on the input", "only fixed weights can be converted")
     owner = rec.parameter_name(weight)
     hint = owner.removesuffix(".weight").removesuffix("_weight") if owner else "linear"
-    params = {"weight": rec.array(weight)} | ({} if bias is None else {"bias": rec.array(bias)})
+    params = {k: rec.array(t) for k, t in (("weight", weight), ("bias", bias)) if t is not None}
     identity = ("module", hint, bias is None) if owner else ("linear", weight.shape, params["weight"].tobytes())
     value.lead()
     return rec.track(func(x, weight, bias), rec.draft.emit(hint, identity, lambda n, i: Linear(n, i, params), [value]))
@@ -347,7 +347,8 @@ def _avg_pool(rank: int) -> Handler:
 
 
 def _adaptive(how: str, rank: int) -> Handler:
-    def handler(rec: Recorder, func: Any, x: Tensor, output_size: Any, *args: Any) -> Tensor:
+    def handler(rec: Recorder, func: Any, x: Tensor, output_size: Any, return_indices: bool = False) -> Tensor:
+        plain_pooling(0, indices=return_indices)
         made = adaptive_pool(rec, f"{how}_pool", ("pool",), how, rec.value(x), output_size, rank)
         return rec.track(func(x, output_size), made)
 

@@ -135,7 +135,7 @@ def _batch_norm(rec: Recorder, path: str, module: Any, forward: Forward, x: Tens
     if module.affine:
         shift = shift + module.bias
     shape = (-1, *(1,) * (len(value.features) - 1))
-    arrays = rec.array(scale).reshape(shape), rec.array(shift).reshape(shape)
+    arrays = scale.detach().numpy().reshape(shape), shift.detach().numpy().reshape(shape)  # float64: they are derived
     made = functions.affine(rec, node_name(path, module), ("module", path), value, *arrays)
     return rec.track(forward(x), made)
 

@@ -49,7 +49,10 @@ def from_nir(path_or_graph: str | os.PathLike[str] | Any, *, dt: float | None = 
     told = info.get("dt")
     seconds = told if dt is None and isinstance(told, float) and told > 0 else step
     meta = {"source": "nir", "file": Path(path_or_graph).name if is_path else None, "profile": info.get("profile")}
-    return Graph(tuple(reader.nodes), reader.outputs, dt=seconds, meta={k: v for k, v in meta.items() if v})
+    outputs = {
+        name: value for _, (name, value) in sorted(reader.outputs.items())
+    }  # the order in which they were written
+    return Graph(tuple(reader.nodes), outputs, dt=seconds, meta={k: v for k, v in meta.items() if v})
 
 
 def read_nir(path: str | os.PathLike[str]) -> Any:
@@ -78,7 +81,7 @@ class _Reader:
     dt: float
     groups: list[Group]
     nodes: list[Node] = field(default_factory=list)
-    outputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, tuple[str, str]] = field(default_factory=dict)  # NIR path -> name and value
     values: dict[str, str] = field(default_factory=dict)  # NIR path -> value of ours
     specs: dict[str, Spec] = field(default_factory=dict)
     scaled: dict[str, tuple[str, Array]] = field(
@@ -112,7 +115,7 @@ class _Reader:
         value = self._input(path)
         if kind(node) == "Output" and path in self.flat.outputs:
             name = str(unpack(node).get("name") or path)
-            self.outputs[name if name not in self.outputs else path] = value
+            self.outputs[path] = (path if name in {n for n, _ in self.outputs.values()} else name, value)
         elif kind(node) in ("Input", "Output"):
             self.values[path] = value
         else:
@@ -231,7 +234,7 @@ class _Reader:
         value = self._input(group.entry)
         shape = self.specs[value].shape
         cell, vectors, options, gains = parameters(self.flat, group, shape, self.dt)
-        params: dict[str, Array] = dict(vectors)
+        params: dict[str, Array] = {k: v.reshape(-1) for k, v in vectors.items()}
         patterns: dict[str, Pattern] = {}
         units = int(np.prod(shape))
         if group.rec:

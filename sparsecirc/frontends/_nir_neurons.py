@@ -122,11 +122,11 @@ def _may_follow(flat: FlatGraph, synapse: str, target: str) -> bool:
 
 
 def _loops(flat: FlatGraph, source: str, targets: set[str]) -> list[str]:
-    """Linear and Affine nodes that carry ``source`` back to one of ``targets`` and nowhere else."""
+    """Linear, Affine and Scale nodes that carry ``source`` back to one of ``targets`` and nowhere else."""
     return [
         w
         for w in flat.targets(source)
-        if kind(flat.nodes[w]) in ("Linear", "Affine")
+        if kind(flat.nodes[w]) in ("Linear", "Affine", "Scale")
         and flat.sources(w) == [source]
         and len(flat.targets(w)) == 1
         and flat.targets(w)[0] in targets
@@ -135,7 +135,7 @@ def _loops(flat: FlatGraph, source: str, targets: set[str]) -> list[str]:
 
 def _firing(flat: FlatGraph, path: str, syn: str) -> Group:
     group = Group(path, syn, spike=path, options=Options(Reset.ZERO, delay=False))
-    loops = _loops(flat, path, {group.entry})
+    loops = [w for w in _loops(flat, path, {group.entry}) if kind(flat.nodes[w]) != "Scale"]
     if loops:
         group.rec = loops[0]
         group.delayed = {(group.rec, group.entry)}
@@ -171,7 +171,7 @@ def _leaky(flat: FlatGraph, mem: str, syn: str, dt: float) -> Group:
                 group.options = reset
                 group.members.add(loop)
                 group.delayed.add((loop, mem))
-            elif not group.rec and flat.targets(loop) == [group.entry]:
+            elif not group.rec and flat.targets(loop) == [group.entry] and kind(flat.nodes[loop]) != "Scale":
                 group.rec = loop
                 group.delayed.add((loop, group.entry))
     return group
@@ -202,16 +202,20 @@ def _at_once(flat: FlatGraph, mem: str, spike: str) -> tuple[str, ...]:
 def _reset_of(flat: FlatGraph, group: Group, loop: str, dt: float) -> Options | None:
     """The reset that a connection from spikes to the membrane makes, or ``None`` if it is not one."""
     node = flat.nodes[loop]
-    weight = np.asarray(node.weight, dtype=np.float64)
     if group.options.reset is Reset.SUBTRACT or np.any(np.asarray(getattr(node, "bias", 0.0)) != 0):
         return None
-    if weight.ndim != 2 or np.any(weight != np.diag(np.diag(weight))):
-        return None
+    if kind(node) == "Scale":
+        product = np.asarray(node.scale, dtype=np.float64)
+    else:
+        weight = np.asarray(node.weight, dtype=np.float64)
+        if weight.ndim != 2 or np.any(weight != np.diag(np.diag(weight))):
+            return None
+        product = np.diag(weight)
     leak = membrane(group.mem, flat.nodes[group.mem], dt)
     amount = np.asarray(flat.nodes[group.spike].threshold, dtype=np.float64)
     if group.lowered:
         amount = amount * leak.decay
-    same = np.allclose(leak.gain * np.diag(weight), -amount, rtol=1e-6, atol=0)
+    same = np.allclose(leak.gain * product, -amount, rtol=1e-6, atol=0)
     return Options(Reset.SUBTRACT, delay=not group.lowered) if same else None
 
 

@@ -8,11 +8,12 @@ graph is compared with.
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -97,8 +98,10 @@ class Recorder(TorchFunctionMode):
         return Value(first.name, (*first.axes[:axis], "T", *first.axes[axis:]))
 
     def array(self, tensor: torch.Tensor) -> NDArray[Any]:
-        """A parameter as numpy, at the model's own precision."""
-        return np.ascontiguousarray(tensor.detach().cpu().numpy()).astype(self.dtype, copy=True)
+        """A weight as numpy: at the model's own precision where it is a parameter, else as it was computed."""
+        array = np.ascontiguousarray(tensor.detach().numpy())
+        narrow = array.astype(self.dtype)
+        return narrow if np.array_equal(narrow, array, equal_nan=True) else array.copy()
 
     def is_zero(self, tensor: torch.Tensor) -> bool:
         """Whether a constant tensor is all zeros."""
@@ -128,6 +131,10 @@ class Recorder(TorchFunctionMode):
                 if next(tensors(out), None) is None:
                     return out
                 raise Refusal(f"'{name}' is not among the operations that can be converted", _REWRITE)
+            try:
+                _signature(handler).bind(self, func, *args, **kwargs)
+            except TypeError:
+                raise Refusal(f"'{name}' is called with options that cannot be converted", _REWRITE) from None
             return handler(self, func, *args, **kwargs)
         except Refusal as refusal:
             raise self.error(refusal) from None
@@ -173,6 +180,11 @@ class Recorder(TorchFunctionMode):
 _REWRITE = (
     "write it with layers and functions that can be (see the documentation of from_torch), or do it outside the model"
 )
+
+
+@cache
+def _signature(handler: Handler) -> inspect.Signature:
+    return inspect.signature(handler)
 
 
 def layer_handler(module: nn.Module, handlers: Mapping[type[nn.Module], Handler], fallback: Handler) -> Handler | None:
