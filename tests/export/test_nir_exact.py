@@ -319,3 +319,15 @@ def test_auto_falls_back_to_float64_where_float32_changes_a_spike(monkeypatch: A
         export_nir(graph, tmp_path / "a.nir", profile=Profile.DIALECT)
     assert export_nir(graph, tmp_path / "a.nir").form == "subtract"
     assert same_spikes(graph, tmp_path / "a.nir") > 0
+
+
+def test_outputs_keep_their_order_and_membranes_that_nir_lacks_are_named(tmp_path: Path) -> None:
+    graph = net(layer(LIF, "", Options(Reset.SUBTRACT), 5, 0), 0)
+    for names in (("a", "b", "c"), ("c", "b", "a")):
+        ordered = replace(graph, outputs=dict(zip(names, ("lif", "lif.mem", "fc"), strict=True)))
+        export_nir(ordered, tmp_path / "a.nir")
+        assert tuple(from_nir(tmp_path / "a.nir").outputs) == names
+    zero = replace(net(layer(LIF, "", Options(Reset.ZERO), 5, 0), 0), outputs={"mem": "lif.mem", "y": "lif"})
+    made = export_nir(zero, tmp_path / "a.nir")
+    assert "output 'mem' is left out: a NIR neuron that resets to zero puts out spikes only" in made.notes
+    assert list(from_nir(tmp_path / "a.nir").outputs) == ["y"]

@@ -459,7 +459,20 @@ def test_what_nir_cannot_say_is_refused_by_name(graph: Graph, words: str, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
-def test_subtraction_of_images_is_refused(tmp_path: Path) -> None:
-    graph = network(replace(neuron("lif", "x", (1, 4, 4)), options=Options(Reset.SUBTRACT)), shape=(1, 4, 4))
-    with pytest.raises(UnsupportedError, match=r"'lif' of shape \(1, 4, 4\) resets by subtraction"):
-        export_nir(graph, tmp_path / "a.nir")
+@pytest.mark.parametrize("delay", [True, False])
+def test_images_are_reset_by_subtraction_too(delay: bool, tmp_path: Path) -> None:
+    node = replace(neuron("lif", "x", (1, 4, 4)), options=Options(Reset.SUBTRACT, delay))
+    graph = network(node, shape=(1, 4, 4))
+    assert export_nir(graph, tmp_path / "a.nir").form == "subtract"
+    x = RNG.standard_normal((40, 2, 1, 4, 4))
+    want = interpret(graph, x).y
+    assert want.sum() > 100
+    back = from_nir(tmp_path / "a.nir")
+    assert back.recurrent[0].options == node.options
+    np.testing.assert_array_equal(interpret(back, x).y, want)
+
+
+def test_recurrent_images_are_refused(tmp_path: Path) -> None:
+    node = neuron("lif", "x", (1, 4, 4)).with_params(hh_diag=np.ones(16, np.float32))
+    with pytest.raises(UnsupportedError, match=r"'lif' of shape \(1, 4, 4\) has a recurrent weight"):
+        export_nir(network(node, shape=(1, 4, 4)), tmp_path / "a.nir")

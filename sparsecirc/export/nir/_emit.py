@@ -79,7 +79,9 @@ class Builder:
         return self.nir.Affine(weight=weight, bias=self.weight(node.params["bias"]), metadata=metadata)
 
     def diagonal(self, values: Array, info: Mapping[str, Any]) -> Any:
-        """A ``nir.Linear`` that scales each unit: readers know no other elementwise product."""
+        """A product per unit: a ``nir.Linear``, which more readers know, or for images a ``nir.Scale``."""
+        if values.ndim > 1:
+            return self.nir.Scale(scale=self.real(values), metadata=pack(info))
         return self.nir.Linear(weight=np.diag(self.real(values)), metadata=pack(info))
 
 

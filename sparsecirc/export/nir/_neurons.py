@@ -230,11 +230,6 @@ def emit_subtract(builder: Builder, node: Recurrent, ports: frozenset[str], sour
     builder.spikes[name] = spike
     builder.values |= {name: (spike,), f"{name}.spk": (spike,)}
     if options.reset is Reset.SUBTRACT:
-        if len(layer.shape) != 1:
-            raise UnsupportedError(
-                f"layer '{name}' of shape {layer.shape} resets by subtraction, which NIR can only say for vectors: "
-                "flatten before it, use reset_mechanism='zero', or export to ONNX or C"
-            )
         if not options.delay:
             _at_once(layer, mem, spike, theta)
         amount = theta if options.delay else layer.vector("beta") * theta

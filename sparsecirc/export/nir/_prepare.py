@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc._pattern import Pattern
+from sparsecirc.cells import Reset
 from sparsecirc.errors import UnsupportedError
 from sparsecirc.ir import Affine, Conv, Elementwise, Graph, Input, Linear, Node, Recurrent, Repeat, TimeReduce
 
@@ -40,7 +41,7 @@ def owners(graph: Graph) -> dict[str, Node]:
 
 
 def cut(graph: Graph) -> Cut:
-    """Drop a repetition at the start, reductions over time and softmax after them at the end, and what nobody reads.
+    """Drop a repetition at the start, reductions over time at the end, outputs that NIR lacks, and what nobody reads.
 
     Raises:
         UnsupportedError: the graph has several inputs, or a static part that is more than that.
@@ -65,6 +66,11 @@ def cut(graph: Graph) -> Cut:
         if tail:
             notes.append(f"output '{name}' is written before '{', then '.join(reversed(tail))}': NIR has no such node")
         outputs[name] = value
+    lost = [n for n, v in outputs.items() if _lost_membrane(owner[v], v)]
+    if len(lost) < len(outputs):  # where nothing else is left, the layer is refused by name later
+        for name in lost:
+            notes.append(f"output '{name}' is left out: a NIR neuron that resets to zero puts out spikes only")
+            del outputs[name]
     nodes: list[Node] = []
     for node in graph.nodes:
         if isinstance(node, Repeat):
@@ -86,6 +92,12 @@ def cut(graph: Graph) -> Cut:
             "one, concatenate them or export to ONNX"
         )
     return Cut(replace(graph, nodes=pruned, outputs=outputs, batch_first=False), tuple(notes))
+
+
+def _lost_membrane(node: Node, value: str) -> bool:
+    if not isinstance(node, Recurrent) or value != f"{node.name}.mem":
+        return False
+    return node.options.reset in (Reset.ZERO, Reset.ZERO_UPDATE)
 
 
 def _prune_dead(nodes: tuple[Node, ...], outputs: Mapping[str, str]) -> tuple[Node, ...]:

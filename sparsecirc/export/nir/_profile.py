@@ -82,7 +82,7 @@ def dialect_obstacle(layer: Recurrent, ports: frozenset[str]) -> str | None:
     """Why LIF or CubaLIF would not give the same values, or ``None``. ``ports`` are the values that are read."""
     read = sorted(ports - {"spk"})
     if read:
-        return f"its '{read[0]}' is read, but LIF and CubaLIF put out spikes only"
+        return f"its '{read[0]}' is read, but LIF and CubaLIF put out spikes only; read its spikes"
     if not zero_reset(layer):
         return _reset_words(layer)
     if layer.cell is SYNAPTIC and (integrates(layer, "alpha") or integrates(layer, "beta")):
@@ -96,7 +96,7 @@ def subtract_obstacle(layer: Recurrent, ports: frozenset[str]) -> str | None:
         return None
     read = sorted(ports - {"spk", "syn"})
     if read:
-        return f"its '{read[0]}' is read, but a NIR neuron that resets to zero puts out spikes only"
+        return f"its '{read[0]}' is read, but a NIR neuron that resets to zero puts out spikes only; read its spikes"
     return None if zero_reset(layer) else _reset_words(layer)
 
 
@@ -106,4 +106,7 @@ def _reset_words(layer: Recurrent) -> str:
         return "it does not reset, NIR's LIF resets to zero"
     if reset is Reset.SUBTRACT:
         return "it resets by subtraction, NIR's LIF resets to zero"
-    return "its delayed reset to zero drops the input of the step after a spike, which no NIR primitive does"
+    return (
+        "its delayed reset to zero drops the input of the step after a spike, which no NIR primitive does; train with "
+        "reset_delay=False or with reset_mechanism='subtract'"
+    )

@@ -100,8 +100,8 @@ def export_nir(
         result = check(made.graph, step_graph.graph, made.spikes, made.outputs, seed)
         return _write(nir, made, path, "dialect, approximate", graph, result, f"not exact: {reason}")
     raise UnsupportedError(
-        f"the network cannot be written to NIR with the same spikes: {reason}; train with reset_mechanism='zero' and "
-        "reset_delay=False, export to ONNX or C, or pass allow_approximate=True to write it with a measured difference"
+        f"the network cannot be written to NIR with the same spikes: {reason}; or export to ONNX or "
+        "C, or pass allow_approximate=True to write resets to zero instead, with a measured difference"
     )
 
 
@@ -115,7 +115,7 @@ def obstacles(graph: Graph, profile: Profile) -> str:
             hint = (
                 ""
                 if profile is not Profile.DIALECT or subtract_obstacle(layer, ports[layer.name])
-                else (" (profile=Profile.SUBTRACT can hold it)")
+                else (" (profile=Profile.SUBTRACT holds it)")
             )
             return f"layer '{layer.name}': {why}{hint}"
     return ""
