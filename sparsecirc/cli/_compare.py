@@ -14,7 +14,7 @@ from sparsecirc.ir import Graph, Result
 
 TOLERANCE = 1e-4
 """Largest difference of two float32 computations of one network, relative to the largest value (at least 1)."""
-TIE = 1e-4
+TIE = 1e-5
 """A membrane this close to its threshold, relative to it, may fire or not in float32: a tie."""
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_support import Cli, gru_graph
+from cli_support import Cli
 from safetensors.numpy import load_file, save_file
 
 from sparsecirc.ir import load_graph
@@ -280,7 +280,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(nets: Path, epochs_done: int) -> No
                "-o", "out"]  # fmt: skip
     started = subprocess.Popen(
         command, cwd=nets, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert started.stderr is not None
     wanted = "accuracy" if epochs_done == 0 else "epoch 2/500"

@@ -83,8 +83,9 @@ def test_recipe_repeats_the_run_and_options_win(cli: Cli, nets: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "origin"), [("block:4x1", "block 4x1"), ("2:4", "2:4"), ("fan-in:3", "fan-in 3"), ("unstructured", "unstructured")]
-)  # fmt: skip
+    ("pattern", "origin"),
+    [("block:4x1", "block 4x1"), ("2:4", "2:4"), ("fan-in:3", "fan-in 3"), ("unstructured", "unstructured")],
+)
 def test_patterns(cli: Cli, nets: Path, pattern: str, origin: str) -> None:
     report = cli("prune", "prunenets:build", "--pattern", pattern, "-o", "a", "--json").json
     assert {w["pattern"] for w in report["weights"]} == {origin, "dense"}
@@ -113,8 +114,8 @@ def test_a_graph_file_is_pruned_without_torch(cli: Cli, gru_file: Path, monkeypa
 
 
 def test_training_improves_and_keeps_the_masks(cli: Cli, nets: Path) -> None:
-    report = cli("prune", "prunenets:build", "-s", "0.5", "--data", "digits", "--epochs", "4", "--learning-rate", "0.01",
-                 "-o", "a", "--json").json  # fmt: skip
+    report = cli("prune", "prunenets:build", "-s", "0.5", "--data", "digits", "--epochs", "4",
+                 "--learning-rate", "0.01", "-o", "a", "--json").json  # fmt: skip
     accuracy = report["accuracy"]
     assert accuracy["after"] > accuracy["before"] + 0.3
     assert [h["epoch"] for h in accuracy["history"]] == [1, 2, 3, 4]
