@@ -16,6 +16,7 @@ from sparsecirc.ir import Embedding, Graph, Recurrent, Repeat, Result, interpret
 
 TOLERANCE = 1e-4
 _STEPS = 12
+_STATIC_SAMPLES = 4
 _CLOSE = 4e-6
 
 
@@ -45,7 +46,7 @@ def _run(graph: Graph, plan: Plan, x: NDArray[Any], dtype: Any) -> Result:
 def _default_input(graph: Graph, plan: Plan) -> NDArray[Any]:
     """Fixed pseudo-random input; for spiking networks as strong as it takes for every layer to spike, at most x 32."""
     rng = np.random.default_rng(0)
-    shape = (1, _STEPS, *plan.input.shape) if plan.input.time else (1, *plan.input.shape)
+    shape = (1, _STEPS, *plan.input.shape) if plan.input.time else (_STATIC_SAMPLES, *plan.input.shape)
     if plan.input_type == "int32_t":
         tables = [n for n in graph.nodes if isinstance(n, Embedding) and n.inputs[0] == plan.input.name]
         return rng.integers(0, min(len(n.params["weight"]) for n in tables), shape).astype(np.int32)
