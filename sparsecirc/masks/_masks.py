@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from sparsecirc._files import pack_bits, unpack_bits
 from sparsecirc._pattern import Pattern
@@ -104,11 +103,8 @@ class Masks:
             NothingMatchedError: no selected weight holds a zero.
         """
         base = cls(model, {})
-        patterns = {
-            info.name: Pattern.from_mask(info.value != 0, "zeros")
-            for info in base.weights()
-            if (select(info) if select else info.kind != "embedding") and not np.all(info.value)
-        }
+        looked = [i for i in base.weights() if (select(i) if select else i.kind != "embedding")]
+        patterns = {i.name: Pattern.from_mask(i.value != 0, "zeros") for i in looked if not np.all(i.value)}
         if not patterns:
             raise NothingMatchedError(
                 f"no selected weight holds an exact zero: the model has {', '.join(base._refs) or 'no weights'}"
@@ -232,12 +228,11 @@ class Masks:
 
     def mask_gradients(self) -> Attachment:
         """Zero the gradients of dead connections as they are made, so that clipping and line searches ignore them."""
-        handles: list[RemovableHandle] = []
-        for name in self._refs:
-            parameter = self._parameter(name)
-            if parameter.requires_grad:
-                handles.append(parameter.register_hook(partial(self._masked_gradient, name)))  # type: ignore[no-untyped-call]
-        attachment = Attachment(handles)
+        free = [(name, p) for name in self._refs if (p := self._parameter(name)).requires_grad]
+        attachment = Attachment(
+            p.register_hook(partial(self._masked_gradient, name))  # type: ignore[no-untyped-call]
+            for name, p in free
+        )
         self._attachments = [a for a in self._attachments if a.active] + [attachment]
         return attachment
 
