@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -31,12 +32,12 @@ pytestmark = [
 ]
 
 
-def network(cell: Cell, role: str, seed: int) -> Graph:
+def network(cell: Cell, role: str, seed: int, **vectors: Any) -> Graph:
     """8 inputs, 16 spiking units (recurrent, 70 % zeros), 4 spiking units."""
     rng = np.random.default_rng(seed)
     f = lambda *s: rng.standard_normal(s).astype(np.float32)  # noqa: E731
-    values = {"alpha": 0.8, "beta": 0.9, "threshold": 1.0}
-    first = {v: np.full(16, values[v], np.float32) for v in cell.vectors}
+    values: dict[str, Any] = {"alpha": 0.8, "beta": 0.9, "threshold": 1.0}
+    first = {v: np.broadcast_to(np.asarray((values | vectors)[v], np.float32), (16,)).copy() for v in cell.vectors}
     patterns = {}
     if role == "hh":
         first |= {"hh": f(16, 16) * np.float32(0.5), "bias_hh": f(16) * np.float32(0.1)}
@@ -50,7 +51,7 @@ def network(cell: Cell, role: str, seed: int) -> Graph:
             Input("x", shape=(8,)),
             Linear("fc1", ("x",), {"weight": f(16, 8) * np.float32(0.6), "bias": f(16) * np.float32(0.1)}),
             Recurrent("lif1", ("fc1",), first, patterns, cell=cell, units=16, options=options),
-            Linear("fc2", ("lif1",), {"weight": f(4, 16) * np.float32(0.5), "bias": np.full(4, 0.12, np.float32)}),
+            Linear("fc2", ("lif1",), {"weight": f(4, 16) * np.float32(0.5), "bias": np.full(4, 0.15, np.float32)}),
             Recurrent("lif2", ("fc2",), last, cell=LIF, units=4, options=options),
         ),
         {"y": "lif2"},
@@ -67,9 +68,9 @@ def run(module: Any, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.asarray(outputs)
 
 
-def compare(load: Callable[[Any], Any], cell: Cell, role: str, path: Path) -> None:
+def compare(load: Callable[[Any], Any], cell: Cell, role: str, path: Path, **vectors: Any) -> None:
     for seed in range(4):
-        graph = network(cell, role, seed)
+        graph = network(cell, role, seed, **vectors)
         export_nir(graph, path, profile=Profile.DIALECT)
         x = (np.random.default_rng(seed + 100).random((STEPS, 1, 8)) < 0.5).astype(np.float32)
         want = interpret(graph, x).y
@@ -79,26 +80,87 @@ def compare(load: Callable[[Any], Any], cell: Cell, role: str, path: Path) -> No
         np.testing.assert_array_equal(run(module, x), want, err_msg=f"seed {seed}")
 
 
-@pytest.mark.parametrize(("cell", "role"), KINDS)
-def test_snntorch_gives_the_same_spikes(cell: Cell, role: str, tmp_path: Path) -> None:
-    reader = pytest.importorskip(
-        "snntorch.import_nir", reason="the packages 'snntorch' and 'nirtorch' are not installed"
-    )
-    compare(reader.import_from_nir, cell, role, tmp_path / "a.nir")
+THETAS = np.linspace(0.6, 1.1, 16)
 
 
-@pytest.mark.parametrize(("cell", "role"), KINDS)
-def test_norse_gives_the_same_spikes(cell: Cell, role: str, tmp_path: Path) -> None:
+def snntorch_reader() -> Callable[[Any], Any]:
+    reader = pytest.importorskip("snntorch.import_nir", reason="the packages 'snntorch', 'nirtorch' are not installed")
+    load: Callable[[Any], Any] = reader.import_from_nir
+    return load
+
+
+def norse_reader() -> Callable[[Any], Any]:
     norse = pytest.importorskip("norse.torch", reason="the package 'norse' is not installed")
-    compare(lambda graph: norse.from_nir(graph, dt=1e-4), cell, role, tmp_path / "a.nir")
+    return lambda graph: norse.from_nir(graph, dt=1e-4)
 
 
+def spikingjelly_reader() -> Callable[[Any], Any]:
+    name = "spikingjelly.activation_based.nir_exchange"
+    reader = pytest.importorskip(name, reason="the package 'spikingjelly' is not installed")
+    return lambda graph: reader.import_from_nir(graph, dt=1e-4)
+
+
+@pytest.mark.parametrize("theta", [1.0, THETAS], ids=["one threshold", "threshold per unit"])
+@pytest.mark.parametrize(("cell", "role"), KINDS)
+def test_snntorch_gives_the_same_spikes(cell: Cell, role: str, theta: Any, tmp_path: Path) -> None:
+    compare(snntorch_reader(), cell, role, tmp_path / "a.nir", threshold=theta)
+
+
+@pytest.mark.parametrize("theta", [1.0, THETAS], ids=["one threshold", "threshold per unit"])
+@pytest.mark.parametrize(("cell", "role"), KINDS)
+def test_norse_gives_the_same_spikes(cell: Cell, role: str, theta: Any, tmp_path: Path) -> None:
+    compare(norse_reader(), cell, role, tmp_path / "a.nir", threshold=theta)
+
+
+@pytest.mark.parametrize("theta", [1.0, THETAS], ids=["one threshold", "threshold per unit"])
 @pytest.mark.parametrize("role", ["", "hh_diag", "hh"])
-def test_spikingjelly_gives_the_same_spikes(role: str, tmp_path: Path) -> None:
-    reader = pytest.importorskip(
-        "spikingjelly.activation_based.nir_exchange", reason="the package 'spikingjelly' is not installed"
-    )
-    compare(lambda graph: reader.import_from_nir(graph, dt=1e-4), LIF, role, tmp_path / "a.nir")
+def test_spikingjelly_gives_the_same_spikes(role: str, theta: Any, tmp_path: Path) -> None:
+    compare(spikingjelly_reader(), LIF, role, tmp_path / "a.nir", threshold=theta)
+
+
+@pytest.mark.parametrize("reader", [norse_reader, spikingjelly_reader])
+@pytest.mark.parametrize("role", ["", "hh"])
+def test_integrators_give_the_same_spikes(reader: Callable[[], Any], role: str, tmp_path: Path) -> None:
+    compare(reader(), LIF, role, tmp_path / "a.nir", beta=1.0, threshold=3.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "form"),
+    [
+        ({}, "subtract"),
+        ({"reset_delay": False}, "subtract"),
+        ({"reset_mechanism": "none"}, "subtract"),
+        ({"reset_mechanism": "zero", "reset_delay": False}, "dialect"),
+    ],
+    ids=str,
+)
+def test_an_snntorch_network_survives_the_whole_way(options: dict[str, Any], form: str, tmp_path: Path) -> None:
+    snn = pytest.importorskip("snntorch", reason="the package 'snntorch' is not installed")
+    frontend = importlib.import_module("sparsecirc.frontends._snntorch")
+    torch.manual_seed(0)
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2 = torch.nn.Linear(8, 32), torch.nn.Linear(32, 4)
+            self.lif1 = snn.RLeaky(beta=0.9, linear_features=32, **options)
+            self.lif2 = snn.Leaky(beta=0.8, threshold=0.5, **options)
+
+        def forward(self, x: Any) -> Any:
+            spk, mem1 = self.lif1.init_rleaky()
+            mem2, out = self.lif2.init_leaky(), []
+            for t in range(x.shape[0]):
+                spk, mem1 = self.lif1(self.fc1(x[t]), spk, mem1)
+                y, mem2 = self.lif2(self.fc2(spk), mem2)
+                out.append(y)
+            return torch.stack(out)
+
+    model, x = Net().eval(), 2 * torch.randn(60, 3, 8)
+    with torch.no_grad():
+        want = model(x).numpy()
+    assert want.sum() > 20
+    assert export_nir(frontend.from_snntorch(model, example=x), tmp_path / "a.nir").form == form
+    np.testing.assert_array_equal(interpret(from_nir(tmp_path / "a.nir"), x.numpy()).y, want)
 
 
 def test_what_snntorch_writes_is_read(tmp_path: Path) -> None:

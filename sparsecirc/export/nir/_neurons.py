@@ -128,7 +128,8 @@ def emit_zero(builder: Builder, node: Recurrent, ports: frozenset[str], sources:
                 "output": builder.nir.Output(output_type=shape),
                 "w_rec": weight,
             },
-            edges=[("input", "lif"), ("lif", "output"), ("lif", "w_rec"), ("w_rec", "lif")],
+            # norse's reader walks edges in this order and returns what it met last: that must be the output.
+            edges=[("input", "lif"), ("lif", "w_rec"), ("w_rec", "lif"), ("lif", "output")],
             metadata=pack({"name": node.name}),
         )
         name = builder.add(node.name, inner, sources)
@@ -144,7 +145,7 @@ def _lif(layer: _Layer) -> tuple[Any, tuple[str, ...]]:
     if integrates(layer.node, "beta"):
         r = layer.builder.real(np.full(layer.shape, 1.0 / NIR_DT))
         threshold = _above(theta * _f64(r) * NIR_DT) if single else theta
-        return nir.IF(r=r, v_threshold=layer.builder.real(threshold), **common), ()
+        return nir.IF(r=r, v_threshold=layer.builder.real(threshold), **common), (_integrator(layer),)
     tau = layer.tau("beta")
     uniform = bool(np.all(tau == tau.flat[0]))
     if not single:
@@ -176,6 +177,13 @@ def _cuba_lif(layer: _Layer) -> tuple[Any, tuple[str, ...]]:
         metadata=layer.info(),
     )
     return made, () if uniform else (_mixed_tau(layer),)
+
+
+def _integrator(layer: _Layer) -> str:
+    return (
+        f"layer '{layer.node.name}' does not leak: IF with r = 1 / dt, which norse and spikingjelly read and snntorch "
+        "refuses"
+    )
 
 
 def _mixed_tau(layer: _Layer) -> str:
