@@ -280,6 +280,13 @@ def test_files_that_are_not_ours(tmp_path):
     np.testing.assert_array_equal(run_onnx(foreign, np.array([-1.0]))["y"], [0.0])
 
 
+@pytest.mark.parametrize("shape", [(0, 2, 5), (3, 0, 5)])
+def test_an_empty_input_is_refused_before_the_runtime_dies_of_it(tmp_path, shape):
+    done = export_onnx(network(np.random.default_rng(14), "gru"), tmp_path / "net.onnx")
+    with pytest.raises(UsageError, match="needs one or more steps and samples"):
+        run_onnx(done.paths[0], np.zeros(shape))
+
+
 def test_streaming_needs_a_step(tmp_path):
     done = export_onnx(network(np.random.default_rng(14), "gru"), tmp_path / "net.onnx")
     with pytest.raises(UsageError, match="a step file needs one or more time steps"):

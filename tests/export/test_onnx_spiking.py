@@ -52,6 +52,7 @@ def test_spikes_are_the_interpreters(tmp_path, cell, recur, options):
     graph = spiking(rng, cell, options=options, recur=recur)
     done = export_onnx(graph, tmp_path / "net.onnx")
     assert done.form == "scan"
+    assert any("INFERENCE_PRECISION_HINT" in note for note in done.notes)
     for steps, batch in ((21, 3), (13, 1)):
         x = sequence(rng, steps, batch, 5)
         want = interpret(graph, x).outputs

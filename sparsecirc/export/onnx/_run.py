@@ -94,7 +94,7 @@ def run_onnx(
         Every output by name; for a step file the new states too.
 
     Raises:
-        UsageError: an input is missing or unknown.
+        UsageError: an input is missing, unknown or empty.
         FileFormatError, MissingExtraError: see :func:`open_session`.
     """
     return run_session(open_session(path, threads=threads), x, state)
@@ -120,6 +120,9 @@ def run_session(
         what = f"input '{unknown[0]}' is unknown" if unknown else f"input '{missing[0]}' is missing"
         raise UsageError(f"{what}: the file takes {', '.join(known)}")
     feed = {name: np.asarray(value, dtype=_TYPES[known[name].type]) for name, value in given.items()}
+    for name, array in feed.items():
+        if not array.size:  # ONNX Runtime 1.32 ends the whole process in a GRU of no steps
+            raise UsageError(f"'{name}' has shape {array.shape}: ONNX Runtime needs one or more steps and samples")
     for name in states:
         if name not in feed:
             batch = len(feed[inputs[0]])

@@ -69,6 +69,11 @@ def export_onnx(
             "standard ONNX operators multiply the zeros: as fast as the dense network, smaller only when gzipped "
             f"({len(whole):,} to {small:,} bytes); compile the graph with sparsecirc for speed"
         )
+    if graph.spiking:
+        notes.append(
+            "spikes are exact in float32 only: OpenVINO computes in bfloat16 on CPUs that have it, "
+            "unless INFERENCE_PRECISION_HINT is f32"
+        )
     return Export("onnx", write_files(files), len(whole), len(whole), small, _form_name(low), tuple(notes))
 
 
