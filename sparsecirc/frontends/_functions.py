@@ -71,6 +71,10 @@ def _random(rec: Recorder, func: Any, *args: Any, **kwargs: Any) -> Any:
     raise Refusal("draws random numbers", "encode the input before the model, and pass it the encoded sequence")
 
 
+def _packed(rec: Recorder, func: Any, *args: Any, **kwargs: Any) -> Any:
+    raise Refusal("packs a sequence", "call the layer on the padded tensor, and pass lengths= when the graph runs")
+
+
 # ---- pointwise ------------------------------------------------------------------------------------------------------
 def pointwise(rec: Recorder, hint: str, key: tuple[Any, ...], fn: str, value: Value) -> Value:
     """A relu, tanh or sigmoid."""
@@ -371,6 +375,7 @@ FUNCTIONS: dict[str, Handler] = {
     **_names(_compare, "eq", "ne", "lt", "le", "gt", "ge"),
     **_names(_reads, "item", "index", "tolist", "numpy", "array", "nonzero", "contains"),
     **_names(_random, "bernoulli", "rand_like", "randn_like", "multinomial", "poisson", "normal"),
+    "pack_padded_sequence": _packed,
     **{fn: _activation(fn) for fn in ("relu", "tanh", "sigmoid")},
     **{fn: _softmax(fn) for fn in ("softmax", "log_softmax")},
     **_names(_binary("add"), "add", "iadd", "radd"),

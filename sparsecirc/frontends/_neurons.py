@@ -81,6 +81,8 @@ def _options(module: Any) -> Options:
             "scales its spikes (graded_spikes_factor is not 1)", "put the factor into the next layer's weights"
         )
     kind = type(module).__name__
+    if kind == "RSynaptic" and module.init_hidden and not module.reset_delay:
+        raise Refusal("fails in snntorch with init_hidden=True and reset_delay=False", "use reset_delay=True")
     # The branch taken is the one bound when the layer was made; the buffer decides what a reset at once does.
     delay = bool(module.reset_delay) or kind == "RSynaptic"
     branch = {"_base_sub": 0, "_base_zero": 1, "_base_int": 2}[module.state_function.__name__]

@@ -116,7 +116,7 @@ def bare_cell(model: nn.Module, x: Tensor) -> Any:
 def bare_neuron(model: nn.Module, x: Tensor) -> Any:
     """A neuron layer that returns its states, over a sequence; all spikes and membranes."""
     names = STATES[type(model).__name__]
-    state: tuple[Any, ...] = ()
+    state = tuple(torch.zeros_like(x[0]) for _ in names)
     spikes, membranes = [], []
     for x_t in x:
         out = model(x_t, *state)

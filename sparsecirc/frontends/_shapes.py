@@ -151,6 +151,10 @@ def _transpose(rec: Recorder, func: Any, x: Tensor, dim0: int, dim1: int) -> Ten
     return _reorder(rec, x, order)
 
 
+def _swap_last(rec: Recorder, func: Any, x: Tensor) -> Tensor:
+    return _transpose(rec, func, x, -2, -1)
+
+
 def _movedim(rec: Recorder, func: Any, x: Tensor, source: int, destination: int) -> Tensor:
     order = [d for d in range(x.ndim) if d != source % x.ndim]
     order.insert(destination % x.ndim, source % x.ndim)
@@ -225,6 +229,7 @@ SHAPES: dict[str, Handler] = {
     "transpose": _transpose,
     "swapaxes": _transpose,
     "swapdims": _transpose,
+    "get mT": _swap_last,
     "movedim": _movedim,
     "moveaxis": _movedim,
     "reshape": _reshape,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import frontend_models as models
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from frontend_models import Classifier, agrees, prune_
 from torch import nn
+from torch.nn.utils import prune
 
-from sparsecirc.frontends import from_torch
+from sparsecirc.frontends import from_torch, with_zero_patterns
 from sparsecirc.ir import Add, Affine, Recurrent, TimeReduce, interpret
-from tests.frontends import models
-from tests.frontends.models import Classifier, agrees, prune_
 
 TAKES = {
     "out[:, -1]": (lambda out, h: out[:, -1], {"batch_first": True}),
@@ -29,7 +34,7 @@ TAKES = {
     "max": (lambda out, h: out.max(dim=1).values, {"batch_first": True}),
     "max()[0]": (lambda out, h: torch.max(out, 1)[0], {"batch_first": True}),
     "amax keepdim": (lambda out, h: out.amax(dim=1, keepdim=True).squeeze(1), {"batch_first": True}),
-    "adaptive max pool": (lambda out, h: F.adaptive_max_pool1d(out.transpose(1, 2), 1).squeeze(-1), {"batch_first": True}),
+    "adaptive max pool": (lambda out, h: F.adaptive_max_pool1d(out.mT, 1).squeeze(-1), {"batch_first": True}),
     "h[-1]": (lambda out, h: h[-1], {"num_layers": 2, "batch_first": True}),
     "h[0]": (lambda out, h: h[0], {"num_layers": 2}),
     "h.squeeze(0)": (lambda out, h: h.squeeze(0), {}),
@@ -172,10 +177,7 @@ def test_a_layer_used_twice_becomes_two_nodes_with_one_pattern():
     assert [n.name for n in graph.nodes if n.kind == "linear"] == ["fc", "fc_2"]
     agrees(graph, model, torch.randn(2, 4, dtype=torch.float64))
 
-    class Masks:
-        patterns = {"fc.weight": graph.node("fc").patterns["weight"]}
-
-    masked = from_torch(model, masks=Masks())
+    masked = from_torch(model, masks=SimpleNamespace(patterns={"fc.weight": graph.node("fc").patterns["weight"]}))
     assert masked.node("fc_2").patterns["weight"].nnz == graph.node("fc").patterns["weight"].nnz < 16
 
 
@@ -275,10 +277,46 @@ def test_masks_put_their_patterns_into_the_graph():
     free = from_torch(model)
     pattern = free.node("gru.l0").patterns["hh"]
 
-    class Masks:
-        patterns = {"gru.l0.hh": pattern}
-
-    node = from_torch(model, masks=Masks()).node("gru.l0")
+    node = from_torch(model, masks=SimpleNamespace(patterns={"gru.l0.hh": pattern})).node("gru.l0")
     assert isinstance(node, Recurrent)
     assert set(node.patterns) == {"hh"}
     assert node.patterns["hh"].nnz == pattern.nnz
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["attached", "removed"])
+def test_a_model_pruned_by_torch_keeps_its_sparsity(removed):
+    model = models.Classifier(lambda out, h: out[:, -1], batch_first=True)
+    prune.l1_unstructured(model.fc, "weight", amount=0.5)
+    if removed:
+        prune.remove(model.fc, "weight")
+    graph = from_torch(model)
+    assert graph.node("fc").patterns["weight"].nnz == 5
+    wanted = model(torch.ones(2, 4, 3)).detach().numpy()
+    assert np.allclose(interpret(graph, np.ones((2, 4, 3), np.float32)).y, wanted, atol=1e-6)
+
+
+def test_zeros_become_patterns_without_masks():
+    dense = from_torch(nn.GRU(3, 4))
+    assert not dense.node("gru.l0").patterns
+    zeroed = dense.replace_nodes(dense.node("gru.l0").with_params(hh=np.eye(12, 4)))
+    assert with_zero_patterns(zeroed).node("gru.l0").patterns["hh"].nnz == 4
+
+
+HIDDEN = """
+import sys
+sys.modules["snntorch"] = None
+from torch import nn
+from sparsecirc.errors import MissingExtraError
+from sparsecirc.frontends import from_snntorch, from_torch, to_graph
+assert to_graph(nn.GRU(2, 3)).node("gru.l0").units == 3
+try:
+    from_snntorch(nn.GRU(2, 3))
+except MissingExtraError as error:
+    assert "sparsecirc[torch]" in str(error)
+else:
+    raise SystemExit("snntorch was not missed")
+"""
+
+
+def test_snntorch_need_not_be_installed():
+    subprocess.run([sys.executable, "-c", HIDDEN], check=True)

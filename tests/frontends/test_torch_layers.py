@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from frontend_models import agrees, close, prune_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from sparsecirc.frontends import from_torch
 from sparsecirc.ir import Recurrent, interpret
-from tests.frontends.models import agrees, close, prune_
 
 KINDS = [
     pytest.param(nn.RNN, {}, id="rnn_tanh"),
@@ -26,7 +26,11 @@ KINDS = [
 @pytest.mark.parametrize("pruned", [False, True], ids=["dense", "pruned"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True, "dropout": 0.4}, {"bias": False, "num_layers": 3}],
+    [
+        {},
+        {"num_layers": 2, "bidirectional": True, "batch_first": True, "dropout": 0.4},
+        {"bias": False, "num_layers": 3},
+    ],
     ids=["plain", "deep_bidirectional", "deep_without_bias"],
 )
 def test_a_bare_layer_with_its_final_states(cls, extra, pruned, options):

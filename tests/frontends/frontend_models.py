@@ -135,7 +135,7 @@ class OverTime(nn.Module):
 
     def forward(self, x):
         z = torch.relu(self.conv(x.transpose(1, 2)))
-        out, (h, c) = self.rnn(z.transpose(1, 2))
+        _, (h, c) = self.rnn(z.transpose(1, 2))
         return torch.cat((h[-1], c.squeeze(0)), dim=1)
 
 
