@@ -568,3 +568,13 @@ def test_masks_and_graphs_agree_on_what_magnitude_keeps():
     for gate, part in zip("rzn", np.split(weight, 3), strict=True):
         mask = masks[f"rnn.l0.hh.{gate}"].mask()
         assert np.abs(part[mask]).min() >= np.abs(part[~mask]).max()
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+def test_pruning_the_model_or_its_graph_gives_the_same_masks(scope):
+    from sparsecirc._prune import plan
+    from sparsecirc.frontends import from_torch
+
+    report = plan(from_torch(small(), example=torch.zeros(4, 2, 5)), 0.8, scope=scope)
+    masks = Masks.prune(small(), 0.8, scope=scope)
+    assert dict(report.patterns) == dict(masks.patterns)
