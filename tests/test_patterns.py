@@ -16,6 +16,7 @@ from sparsecirc._pattern import Pattern
 from sparsecirc.errors import FileFormatError, UsageError
 from sparsecirc.patterns import (
     block,
+    combined_digest,
     fan_in,
     live_count,
     load_patterns,
@@ -197,6 +198,14 @@ def test_same_digest_in_another_process():
     here = unstructured(random(7)(np.zeros((40, 30)), "rnn.l0.hh"), 0.9).digest
     there = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()]
     assert there == [here]
+
+
+def test_combined_digest_tells_names_and_patterns_but_not_order():
+    a, b = Pattern.full(2, 3), Pattern.empty(2, 3)
+    assert combined_digest({"x": a, "y": b}) == combined_digest({"y": b, "x": a})
+    assert (
+        len({combined_digest(d) for d in ({}, {"x": a}, {"y": a}, {"x": b}, {"x": a, "y": b}, {"x": b, "y": a})}) == 6
+    )
 
 
 def test_file_round_trip(tmp_path):

@@ -6,7 +6,6 @@ The model stays ordinary: same keys, same storage, no hooks in it and no paramet
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from functools import partial
@@ -37,7 +36,7 @@ from sparsecirc.errors import MismatchError, NothingMatchedError, UsageError
 from sparsecirc.masks._attach import Attachment
 from sparsecirc.masks._bake import bake
 from sparsecirc.masks._weights import matrix_shape, model_weights
-from sparsecirc.patterns import PatternMaker, load_patterns, save_patterns, unstructured
+from sparsecirc.patterns import PatternMaker, combined_digest, load_patterns, save_patterns, unstructured
 from sparsecirc.scores import Score, magnitude
 
 
@@ -161,10 +160,7 @@ class Masks:
     @property
     def digest(self) -> str:
         """16 hex digits over the names and patterns; compare it across ranks and reruns."""
-        h = hashlib.sha256()
-        for name in sorted(self._patterns):
-            h.update(f"{name}={self._patterns[name].digest}\n".encode())
-        return h.hexdigest()[:16]
+        return combined_digest(self._patterns)
 
     def table(self, *, per_gate: bool = True) -> str:
         """Plain-text table of the masked weights, with a line per gate where asked."""

@@ -1,7 +1,7 @@
 """Pattern makers: from the scores of a matrix to which connections stay alive."""
 
 from sparsecirc.patterns._block import Block, block
-from sparsecirc.patterns._file import load_patterns, save_patterns
+from sparsecirc.patterns._file import combined_digest, load_patterns, save_patterns
 from sparsecirc.patterns._fixed import NM, FanIn, fan_in, n_m
 from sparsecirc.patterns._maker import PatternMaker, Ranked, check_sparsity, live_count, rank_together
 from sparsecirc.patterns._unstructured import Unstructured, unstructured
@@ -15,6 +15,7 @@ __all__ = [
     "Unstructured",
     "block",
     "check_sparsity",
+    "combined_digest",
     "fan_in",
     "live_count",
     "load_patterns",

@@ -1,7 +1,8 @@
-"""The mask file: patterns by weight name, one bit per connection, readable without torch."""
+"""Patterns by weight name: their common digest, and the mask file, readable without torch."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,12 @@ from pathlib import Path
 from sparsecirc._files import pack_bits, read_container, unpack_bits, write_container
 from sparsecirc._pattern import Pattern
 from sparsecirc.errors import FileFormatError
+
+
+def combined_digest(patterns: Mapping[str, Pattern]) -> str:
+    """16 hex digits over every name and pattern, in any order: equal for the same masks on every rank and rerun."""
+    text = "".join(f"{name} {patterns[name].digest}\n" for name in sorted(patterns))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def save_patterns(path: str | os.PathLike[str], patterns: Mapping[str, Pattern]) -> None:
