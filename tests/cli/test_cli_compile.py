@@ -1,0 +1,256 @@
+"""compile, verify, bench and export on small networks."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cli_support import Cli, gru_graph, lif_graph
+
+from sparsecirc import _program
+from sparsecirc.cli import _bench as bench_command
+from sparsecirc.ir import Result, load_graph, save_graph
+
+if importlib.util.find_spec("sparsecirc._kernels") is None:
+    pytest.skip("the native kernels are not built", allow_module_level=True)
+
+
+@pytest.fixture
+def pruned(cli: Cli, gru_file: Path) -> Path:
+    assert cli("prune", gru_file, "-s", "0.8", "-o", "run").code == 0
+    return Path("run")
+
+
+def test_compile_writes_into_the_directory(cli: Cli, pruned: Path) -> None:
+    ran = cli("compile", pruned, "--json")
+    assert ran.code == 0
+    assert ran.json["program"] == "run/program.safetensors"
+    assert {w["weight"] for w in ran.json["explain"]["weights"]} == {"rnn.l0.ih", "rnn.l0.hh", "fc.weight"}
+    program = _program.Program.load(pruned / "program.safetensors")
+    assert program.packed_bytes == ran.json["packed_bytes"]
+    manifest = json.loads((pruned / "manifest.json").read_text())
+    assert manifest["kind"] == "prune"
+    assert manifest["files"]["program.safetensors"] == (pruned / "program.safetensors").stat().st_size
+    again = cli("compile", pruned)
+    assert again.code == 2
+    assert "--force" in again.line
+    assert cli("compile", pruned, "--force").code == 0
+
+
+def test_compile_prints_the_kernel_and_why(cli: Cli, pruned: Path) -> None:
+    ran = cli("compile", pruned, "--kernel", "csr", "--isa", "scalar")
+    assert "sc_f32_csr_gru__scalar" in ran.out
+    assert "asked for" in ran.out
+    assert "next: sparsecirc verify run" in ran.err
+
+
+def test_compile_without_a_place_writes_nothing(cli: Cli, gru_file: Path) -> None:
+    before = set(Path().iterdir())
+    ran = cli("compile", gru_file)
+    assert ran.code == 0
+    assert "nothing was written" in ran.err
+    assert set(Path().iterdir()) == before
+    assert cli("compile", gru_file, "-o", "p").code == 0
+    assert Path("p.safetensors").is_file()
+    assert cli("inspect", "p.safetensors").code == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "code", "words"),
+    [
+        ("--kernel", "crs", 2, "csr"),
+        ("--isa", "sse", 2, "avx2"),
+        ("--threads", "0", 2, "threads is 0"),
+        ("--kernel", "block16x1", 3, "block16x1"),
+    ],
+)
+def test_compile_refuses(cli: Cli, pruned: Path, option: str, value: str, code: int, words: str) -> None:
+    ran = cli("compile", pruned, option, value)
+    assert ran.code == code, ran.err
+    assert words in ran.line
+    assert not (pruned / "program.safetensors").exists()
+
+
+def test_verify_passes_and_fails(cli: Cli, pruned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("compile", pruned).code == 0
+    good = cli("verify", pruned, "--seq-len", "20", "--json")
+    assert good.code == 0
+    assert good.json["ok"]
+    assert {r["against"] for r in good.json["rows"]} == {"program", "packing"}
+    assert 0 < good.json["rows"][0]["max_abs"] < 1e-5
+    compute_all = _program.Program.compute_all
+
+    def off(self: Any, node: Any, *args: Any) -> Any:
+        out, state = compute_all(self, node, *args)
+        return ({k: v + 1e-3 for k, v in out.items()} if node.name == "fc" else out), state
+
+    monkeypatch.setattr(_program.Program, "compute_all", off)
+    ran = cli("verify", pruned, "--seq-len", "20")
+    assert ran.code == 4
+    assert "FAIL" in ran.out
+    assert "'y'" in ran.line
+    assert "0.001" in ran.line
+
+
+def test_verify_notices_a_program_of_other_weights(cli: Cli, pruned: Path) -> None:
+    assert cli("compile", pruned).code == 0
+    graph = load_graph(pruned / "graph.safetensors")
+    node = graph.node("fc")
+    save_graph(graph.replace_nodes(node.with_params(weight=node.params["weight"] * 1.01)), pruned / "graph.safetensors")
+    ran = cli("verify", pruned, "--seq-len", "8")
+    assert ran.code == 4
+    assert "packing" in ran.line
+
+
+def test_verify_exports(cli: Cli, pruned: Path) -> None:
+    names = []
+    if shutil.which("cc"):
+        names.append("c")
+    if importlib.util.find_spec("onnxruntime"):
+        names.append("onnx")
+    if not names:
+        pytest.skip("neither a C compiler nor onnxruntime is here")
+    ran = cli("verify", pruned, "--against", ",".join(names), "--seq-len", "12", "--json")
+    assert ran.code == 0, ran.err
+    assert {r["against"] for r in ran.json["rows"]} == set(names)
+
+
+def test_verify_torch(cli: Cli) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    Path("vnets.py").write_text(
+        "import torch\nfrom torch import nn\n\ndef build():\n    torch.manual_seed(2)\n    return nn.LSTM(5, 12)\n"
+    )
+    assert cli("prune", "vnets:build", "-s", "0.5", "-o", "run").code == 0
+    ran = cli("verify", "run", "--against", "torch", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["rows"][0]["max_abs"] < 1e-5
+    graph = load_graph("run/graph.safetensors")
+    node = graph.node("lstm.l0")
+    save_graph(graph.replace_nodes(node.with_params(bias_hh=node.params["bias_hh"] + 0.01)), "run/graph.safetensors")
+    assert cli("verify", "run", "--against", "torch").code == 4
+
+
+def test_verify_torch_needs_a_torch_model(cli: Cli, gru_file: Path) -> None:
+    ran = cli("verify", gru_file, "--against", "torch")
+    assert ran.code == 2
+    assert "no torch model" in ran.line
+
+
+@pytest.mark.parametrize("speed", [0.001, 1e9])
+def test_bench_and_its_gate(cli: Cli, pruned: Path, speed: float) -> None:
+    if not importlib.util.find_spec("torch"):
+        pytest.skip("torch is not installed")
+    ran = cli("bench", pruned, "--engines", "torch_dense", "--seq-len", "5", "--min-secs", "0.01", "--fail-if-slower",
+              speed, "-o", "bench.json", "--json")  # fmt: skip
+    assert ran.code == (0 if speed < 1 else 5), ran.err
+    assert {e["name"] for e in ran.json["engines"]} == {"sparsecirc", "torch_dense"}
+    assert json.loads(Path("bench.json").read_text()) == ran.json
+    if ran.code:
+        assert "1e+09" in ran.line
+
+
+def test_bench_without_a_dense_engine_misses_the_gate(cli: Cli, pruned: Path) -> None:
+    ran = cli("bench", pruned, "--engines", "sparsecirc", "--seq-len", "3", "--min-secs", "0.01", "--fail-if-slower", 1)
+    assert ran.code == 5
+    assert "no dense engine" in ran.err
+    ran = cli("bench", pruned, "--engines", "torhc")
+    assert ran.code == 2
+
+
+def test_export_c(cli: Cli, pruned: Path) -> None:
+    ran = cli("export", pruned, "--format", "c", "--name", "tiny", "--json")
+    assert ran.code == 0, ran.err
+    assert "run/c/tiny.h" in ran.json["paths"]
+    assert all(Path(p).is_file() for p in ran.json["paths"])
+    assert ran.json["bytes"] < ran.json["bytes_dense"]
+    if shutil.which("cc"):
+        assert ran.json["check"]["max_abs_diff"] < 1e-5
+    manifest = json.loads(Path("run/c/manifest.json").read_text())
+    assert manifest["kind"] == "export"
+    assert cli("export", pruned, "--format", "c").code == 2
+
+
+def test_export_onnx_to_one_file(cli: Cli, pruned: Path) -> None:
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    ran = cli("export", pruned, "--format", "onnx", "-o", "out/net.onnx")
+    assert ran.code == 0, ran.err
+    assert {p.name for p in Path("out").iterdir()} == {"net.onnx", "net_step.onnx"}
+    assert "gzip" in ran.out
+    again = cli("export", pruned, "--format", "onnx", "-o", "out/net.onnx")
+    assert again.code == 2
+
+
+def test_export_that_computes_something_else_is_4(cli: Cli, pruned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sparsecirc.cli import _runners
+
+    run = _runners.run_artefact
+
+    def off(*args: Any) -> Any:
+        graph, got = run(*args)
+        return graph, {k: v * 1.01 for k, v in got.items()}
+
+    if not shutil.which("cc"):
+        pytest.skip("there is no C compiler")
+    monkeypatch.setattr(_runners, "run_artefact", off)
+    ran = cli("export", pruned, "--format", "c")
+    assert ran.code == 4
+    assert "differs from the network" in ran.line
+
+
+def test_a_gated_network_has_no_nir(cli: Cli, pruned: Path) -> None:
+    pytest.importorskip("nir", reason="nir is not installed")
+    ran = cli("export", pruned, "--format", "nir")
+    assert ran.code == 3
+    assert "gru" in ran.line
+    assert not Path("run/nir").exists()
+
+
+def test_spiking_network_through_every_command(cli: Cli, lif_file: Path) -> None:
+    pytest.importorskip("nir", reason="nir is not installed")
+    assert cli("prune", lif_file, "-s", "0.5", "-o", "run").code == 0
+    assert cli("compile", "run").code == 0
+    against = "interpret,nir" + (",c" if shutil.which("cc") else "")
+    ran = cli("verify", "run", "--against", against, "--seq-len", "30", "--json")
+    assert ran.code == 0, ran.err
+    assert all(r["mismatches"] == 0 for r in ran.json["rows"])
+    spikes = {r["against"]: r["spikes"] for r in ran.json["rows"] if r["output"] == "spk"}
+    assert spikes["nir"] > 0
+    ran = cli("export", "run", "--format", "nir", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["check"]["spike_mismatches"] == 0
+    read = cli("inspect", "run/nir/model.nir", "--json")
+    assert read.code == 0, read.err
+    assert read.json["spiking"]
+
+
+def test_a_wrong_spike_fails_but_one_after_a_tie_is_counted_apart() -> None:
+    from sparsecirc.cli._compare import compare
+    from sparsecirc.ir import interpret
+
+    graph = lif_graph()
+    x = np.random.default_rng(0).standard_normal((20, 3, 6)).astype(np.float32)
+    reference = interpret(graph, x, keep_values=True)
+    got = {k: v.copy() for k, v in reference.outputs.items()}
+    got["spk"][7, 1, 0] = 1 - got["spk"][7, 1, 0]
+    row = compare(graph, "other", reference, got)[0]
+    assert (row.mismatches, row.ties, row.ok) == (1, 0, False)
+    mem = reference.values["lif1.mem"].copy()
+    mem[5, 1, 3] = 1.0 + 1e-7
+    tied = Result(reference.outputs, reference.state, {**reference.values, "lif1.mem": mem})
+    row = compare(graph, "other", tied, got)[0]
+    assert (row.mismatches, row.ties, row.ok) == (0, 1, True)
+    assert compare(graph, "other", reference, reference.outputs)[0].ok
+
+
+def test_program_of_compiles_where_there_is_none(gru_file: Path) -> None:
+    from sparsecirc.cli._command import ModelSpec
+    from sparsecirc.cli._models import Loaded
+
+    loaded = Loaded(ModelSpec("x"), "x", stored=replace(gru_graph(), meta={}))
+    assert bench_command.program_of(loaded).packed_bytes > 0
