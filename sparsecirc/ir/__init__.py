@@ -1,7 +1,7 @@
 """The framework-free network: nodes, graph, the interpreter that is the truth, and its file."""
 
 from sparsecirc.ir._graph import Graph
-from sparsecirc.ir._interpret import Result, interpret
+from sparsecirc.ir._interpret import Compute, Result, interpret, walk
 from sparsecirc.ir._io import load_graph, save_graph
 from sparsecirc.ir._layers import (
     Add,
@@ -17,13 +17,15 @@ from sparsecirc.ir._layers import (
     Pool,
     Repeat,
 )
-from sparsecirc.ir._node import Node, Spec
+from sparsecirc.ir._node import Context, Node, Spec, State, Values
 from sparsecirc.ir._recurrent import Recurrent, TimeReduce
 
 __all__ = [
     "Add",
     "Affine",
+    "Compute",
     "Concat",
+    "Context",
     "Conv",
     "Elementwise",
     "Embedding",
@@ -38,8 +40,11 @@ __all__ = [
     "Repeat",
     "Result",
     "Spec",
+    "State",
     "TimeReduce",
+    "Values",
     "interpret",
     "load_graph",
     "save_graph",
+    "walk",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sparsecirc.errors import UsageError
 from sparsecirc.ir._graph import Graph
 from sparsecirc.ir._layers import Input
-from sparsecirc.ir._node import Context, State
+from sparsecirc.ir._node import Context, Node, State, Values
 
 Array = NDArray[Any]
 
@@ -140,6 +140,24 @@ def interpret(
     Raises:
         UsageError: inputs, lengths or state do not fit the graph.
     """
+    return walk(graph, x, state, lengths, dtype, lambda node, *args: node.compute(*args), keep_values=keep_values)
+
+
+Compute = Callable[[Node, Values, State, Context], tuple[dict[str, Array], State]]
+"""How a walk computes one node: the node's own ``compute`` in `interpret`, native kernels in a program."""
+
+
+def walk(
+    graph: Graph,
+    x: ArrayLike | Mapping[str, ArrayLike],
+    state: Mapping[str, ArrayLike] | None,
+    lengths: ArrayLike | None,
+    dtype: Any,
+    compute: Compute,
+    *,
+    keep_values: bool = False,
+) -> Result:
+    """Run the nodes of ``graph`` in order, each by ``compute``; arguments and errors as in `interpret`."""
     bound, batch, steps = bind_inputs(graph, x, dtype)
     ctx = Context(dtype, check_lengths(lengths, batch, steps))
     states = split_state(graph, state, batch, dtype)
@@ -149,10 +167,12 @@ def interpret(
         if isinstance(node, Input):
             values[node.name] = bound[node.name]
             continue
-        out, after = node.compute([values[i] for i in node.inputs], states[node.name], ctx)
+        out, after = compute(node, [values[i] for i in node.inputs], states[node.name], ctx)
         for port, array in out.items():
             values[f"{node.name}.{port}" if port else node.name] = array
-        values.setdefault(node.name, out[node.ports()[0]])
+        default = node.ports()[0]
+        if default in out:
+            values.setdefault(node.name, out[default])
         new_state.update({f"{node.name}.{s}": a for s, a in after.items()})
     outputs = {name: user_layout(graph, value, values[value]) for name, value in graph.outputs.items()}
     return Result(outputs, new_state, values if keep_values else {})

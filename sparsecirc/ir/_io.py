@@ -1,4 +1,7 @@
-"""The graph file: a versioned container whose header describes the nodes."""
+"""The graph file: a versioned container whose header describes the nodes.
+
+Of a weight with a pattern only the live values are stored, in the order of the pattern.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc._files import pack_bits, read_container, unpack_bits, write_container
@@ -24,11 +28,18 @@ def graph_to_parts(graph: Graph) -> tuple[dict[str, Any], dict[str, NDArray[Any]
     nodes = []
     for node in graph.nodes:
         for role, value in node.params.items():
-            arrays[f"{node.name}|{role}"] = value
+            pattern = node.patterns.get(role)
+            arrays[f"{node.name}|{role}"] = value if pattern is None else pattern.values(value)
         for role, pattern in node.patterns.items():
             arrays[f"{node.name}|{role}|bits"] = pack_bits(pattern)
         patterns = {
-            r: {"shape": list(p.shape), "origin": p.origin, "digest": p.digest} for r, p in node.patterns.items()
+            r: {
+                "shape": list(p.shape),
+                "full_shape": list(node.params[r].shape),
+                "origin": p.origin,
+                "digest": p.digest,
+            }
+            for r, p in node.patterns.items()
         }
         nodes.append(
             {"kind": node.kind, "name": node.name, "inputs": list(node.inputs), "params": sorted(node.params)}
@@ -61,6 +72,14 @@ def _node(data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Node:
         if pattern.digest != info["digest"]:
             raise FileFormatError(f"the pattern of '{name}.{role}' does not match its digest: the file is damaged")
         patterns[role] = pattern
+        live = params[role]
+        if live.shape != (pattern.nnz,):
+            raise FileFormatError(
+                f"'{name}.{role}' holds {live.size} values for {pattern.nnz} connections: damaged file"
+            )
+        dense = np.zeros(pattern.shape, live.dtype)
+        dense[pattern.rows, pattern.indices] = live
+        params[role] = dense.reshape(info["full_shape"])
     attrs: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data["attrs"].items()}
     cls = KINDS[data["kind"]]
     if cls is Recurrent:

@@ -1,0 +1,101 @@
+"""What `compile` decided for each weight matrix, and the table that says why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The kernel of one weight.
+
+    Attributes:
+        weight: its name.
+        format: the layout it is packed in.
+        kernel: full name of the kernel.
+        reason: why this one.
+        us: measured time of one product in microseconds, ``None`` where nothing was measured.
+        candidates: format -> measured microseconds, or the reason why it cannot run.
+        nnz: live connections.
+        density: live over all.
+        nbytes: bytes packed.
+        nbytes_dense: bytes of the dense float32 matrix.
+        padding: stored values per live connection.
+    """
+
+    weight: str
+    format: str
+    kernel: str
+    reason: str
+    us: float | None
+    candidates: Mapping[str, float | str]
+    nnz: int
+    density: float
+    nbytes: int
+    nbytes_dense: int
+    padding: float
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Choice:
+        """Inverse of ``asdict``."""
+        return Choice(**data)
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Every choice of a program.
+
+    Attributes:
+        rows: one per weight matrix, in the order of the graph.
+        isa: instruction set.
+        numpy_nodes: nodes without a native kernel, run in numpy.
+    """
+
+    rows: tuple[Choice, ...]
+    isa: str
+    numpy_nodes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return {"isa": self.isa, "numpy_nodes": list(self.numpy_nodes), "weights": [asdict(r) for r in self.rows]}
+
+    def table(self) -> str:
+        """Aligned plain text."""
+        head = ("weight", "density", "kernel", "us", "KiB", "dense KiB", "padding", "why")
+        body = [
+            (
+                c.weight,
+                f"{c.density:.3f}",
+                c.kernel,
+                "-" if c.us is None else f"{c.us:.2f}",
+                f"{c.nbytes / 1024:.1f}",
+                f"{c.nbytes_dense / 1024:.1f}",
+                f"{c.padding:.2f}",
+                c.reason,
+            )
+            for c in self.rows
+        ]
+        widths = [max(len(r[i]) for r in [head, *body]) for i in range(len(head) - 1)]
+        left = (0, 2)
+        lines = [
+            "  ".join(
+                cell.ljust(w) if i in left else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(r, widths, strict=False))
+            )
+            + "  "
+            + r[-1]
+            for r in [head, *body]
+        ]
+        if self.numpy_nodes:
+            lines.append(f"in numpy, without a native kernel: {', '.join(self.numpy_nodes)}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def to_json_text(self) -> str:
+        """JSON text."""
+        return json.dumps(self.to_json(), indent=2)

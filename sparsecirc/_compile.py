@@ -1,0 +1,208 @@
+"""`compile`: choose a kernel for every weight matrix by measuring those that can run it."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsecirc._choice import Choice
+from sparsecirc._native import kernels as native
+from sparsecirc._native import resolve_isa
+from sparsecirc._program import Program
+from sparsecirc._target import Isa, Target
+from sparsecirc.errors import UnsupportedError, UsageError
+from sparsecirc.formats import Packed
+from sparsecirc.ir import Graph, Linear, Node, Recurrent
+from sparsecirc.ops import Kernel, Problem, kernels_for
+
+SPIKE_RATE = 0.05
+"""Share of active inputs when a product of spikes is measured."""
+
+SEQUENCE_VECTORS = 32
+"""Vectors at once when the product of a whole sequence is measured."""
+
+MEASURE_SECONDS = 0.002
+"""Time spent on each candidate."""
+
+
+def compile(
+    graph: Graph,
+    target: Target | None = None,
+    *,
+    kernel: str | Mapping[str, str] | None = None,
+    exact: bool | None = None,
+) -> Program:
+    """Pack every weight of ``graph`` for ``target`` and return a `Program`.
+
+    Each kernel that supports a matrix is measured for a few milliseconds and the fastest is kept; dense is always a
+    candidate. `Program.explain` lists the candidates with their times.
+
+    Args:
+        graph: the network, pruned or not.
+        target: instruction set and limits; the best of this machine by default.
+        kernel: a format to force: one name for every pruned matrix, or a mapping from weight-name patterns
+            (``"rnn.*.hh"``) to names. It is used or refused, never replaced.
+        exact: keep every weight as it is. ``False`` also admits kernels that round weights by up to 2^-17; the default
+            is ``True`` where anything spikes, else ``False``. The packed weights are the model from then on
+            (`Program.graph`).
+
+    Raises:
+        UnsupportedError: the target or a forced kernel cannot run here; lists every kernel with its reason.
+        UsageError: an unknown kernel name, or a name pattern that matches no weight.
+    """
+    target = target or Target.cpu()
+    isa = resolve_isa(target)
+    exact = graph.spiking if exact is None else exact
+    forced = _forced(graph, kernel, isa)
+    packed: dict[str, Packed] = {}
+    choices: dict[str, Choice] = {}
+    for problem, weight in problems(graph, isa, exact):
+        chosen = _choose(problem, weight, forced.get(problem.weight))
+        packed[problem.weight] = chosen.packed
+        choices[problem.weight] = chosen.choice
+    return Program(with_packed_weights(graph, packed, isa), target, isa, packed, choices, exact)
+
+
+def problems(graph: Graph, isa: Isa, exact: bool) -> list[tuple[Problem, np.ndarray]]:
+    """Every matrix that native kernels multiply by, with its dense float32 weight."""
+    found = []
+    spikes = {f"{n.name}.spk" for n in graph.recurrent if n.cell.spiking} | {
+        n.name for n in graph.recurrent if n.cell.spiking
+    }
+    for view in graph.weights():
+        node = view.node
+        if not _native(node, view.role):
+            continue
+        recurrence = isinstance(node, Recurrent) and view.role != "ih"
+        fed_by_spikes = (
+            node.cell.spiking if isinstance(node, Recurrent) and view.role == "hh" else node.inputs[0] in spikes
+        )
+        many = not recurrence and graph.specs[node.inputs[0]].time
+        problem = Problem(
+            weight=view.name,
+            op=node.cell.name if isinstance(node, Recurrent) and view.role == "hh" else "product",
+            isa=isa,
+            pattern=view.pattern,
+            vectors=SEQUENCE_VECTORS if many else 1,
+            spikes=fed_by_spikes,
+            exact=exact,
+        )
+        found.append((problem, np.ascontiguousarray(view.value, np.float32)))
+    return found
+
+
+def _native(node: Node, role: str) -> bool:
+    return isinstance(node, Linear) or (isinstance(node, Recurrent) and role in ("ih", "hh", "hr"))
+
+
+def with_packed_weights(graph: Graph, packed: Mapping[str, Packed], isa: Isa) -> Graph:
+    """``graph`` with the weights that the packed loops really multiply by."""
+    formats = {k.format.name: k.format for k in kernels_for(isa).values()}
+    nodes = {n.name: n for n in graph.nodes}
+    for name, pack in packed.items():
+        form = formats[pack.format]
+        if not form.exact:
+            node, role = name.rsplit(".", 1)
+            nodes[node] = nodes[node].with_params(**{role: form.unpack(pack)})
+    return graph.replace_nodes(*nodes.values())
+
+
+def _forced(graph: Graph, kernel: str | Mapping[str, str] | None, isa: Isa) -> dict[str, str]:
+    if kernel is None:
+        return {}
+    known = kernels_for(isa)
+    names = [v.name for v in graph.weights() if _native(v.node, v.role)]
+    pruned = {v.name for v in graph.weights() if v.pattern.nnz < v.value.size}
+    asked = {"*": kernel} if isinstance(kernel, str) else kernel
+    forced: dict[str, str] = {}
+    for glob, name in asked.items():
+        if name not in known:
+            raise UsageError(f"kernel '{name}' is unknown: expected one of {', '.join(known)}")
+        hits = [n for n in fnmatch.filter(names, glob) if not isinstance(kernel, str) or n in pruned]
+        if not hits:
+            what = "no pruned weight" if isinstance(kernel, str) else f"no weight matches '{glob}'"
+            raise UsageError(f"kernel '{name}' was asked for, but {what}: the graph has {', '.join(names) or 'none'}")
+        forced.update(dict.fromkeys(hits, name))
+    return forced
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    packed: Packed
+    choice: Choice
+
+
+def _choose(problem: Problem, weight: np.ndarray, forced: str | None) -> _Chosen:
+    candidates = kernels_for(problem.isa)
+    refused = {name: why for name, k in candidates.items() if (why := k.supports(problem)) is not None}
+    if forced is not None:
+        if forced in refused:
+            reasons = "; ".join(f"{n}: {refused.get(n, 'can run it')}" for n in candidates)
+            raise UnsupportedError(
+                f"kernel '{forced}' cannot run weight '{problem.weight}' of shape {problem.pattern.shape}: {reasons}"
+            )
+        packed = candidates[forced].format.pack(problem.pattern, weight)
+        return _Chosen(packed, choice_of(problem, packed, candidates[forced], "asked for", None, refused))
+    rng = np.random.default_rng(0)
+    cols = problem.pattern.shape[1]
+    x = rng.standard_normal((problem.vectors, cols), dtype=np.float32)
+    if problem.spikes:
+        x = (rng.random((problem.vectors, cols)) < SPIKE_RATE).astype(np.float32)
+    packs = {n: k.format.pack(problem.pattern, weight) for n, k in candidates.items() if n not in refused}
+    times = measure(packs, problem.isa, x)
+    best = min(times, key=lambda n: times[n])
+    reason = f"fastest of {len(times)} measured"
+    if best == "dense" and len(times) > 1 and problem.pattern.density < 1:
+        reason = "kept dense: faster than every sparse kernel"
+    figures: dict[str, float | str] = {**{n: round(t, 4) for n, t in times.items()}, **refused}
+    return _Chosen(packs[best], choice_of(problem, packs[best], candidates[best], reason, times[best], figures))
+
+
+def choice_of(
+    problem: Problem,
+    packed: Packed,
+    kernel: Kernel,
+    reason: str,
+    us: float | None,
+    figures: Mapping[str, float | str],
+) -> Choice:
+    """The record of one decision."""
+    rows, cols = problem.pattern.shape
+    return Choice(
+        weight=problem.weight,
+        format=packed.format,
+        kernel=kernel.name(problem),
+        reason=reason,
+        us=None if us is None else round(us, 4),
+        candidates=dict(figures),
+        nnz=problem.pattern.nnz,
+        density=problem.pattern.density,
+        nbytes=packed.nbytes,
+        nbytes_dense=4 * rows * cols,
+        padding=packed.padding,
+    )
+
+
+def measure(packs: Mapping[str, Packed], isa: Isa, x: np.ndarray) -> dict[str, float]:
+    """Microseconds of one product by each pack: the smallest of repeated, interleaved runs."""
+    best = dict.fromkeys(packs, np.inf)
+    repeats = {}
+    outputs = {n: np.empty((len(x), p.shape[0]), np.float32) for n, p in packs.items()}
+    for name, pack in packs.items():  # warm up, and find how many runs fill a fifth of the budget
+        started = time.perf_counter()
+        native.product(pack.matrix, isa.value, x, None, outputs[name])
+        native.product(pack.matrix, isa.value, x, None, outputs[name])
+        repeats[name] = max(1, min(200, int(MEASURE_SECONDS / 5 / max(time.perf_counter() - started, 1e-7))))
+    for _ in range(5):
+        for name, pack in packs.items():
+            matrix, y = pack.matrix, outputs[name]
+            started = time.perf_counter()
+            for _ in range(repeats[name]):
+                native.product(matrix, isa.value, x, None, y)
+            elapsed = (time.perf_counter() - started) / repeats[name]
+            best[name] = min(best[name], elapsed / max(len(x), 1) * 1e6)
+    return {n: float(t) for n, t in best.items()}

@@ -1,0 +1,178 @@
+"""`Program`: a graph with a packed weight and a kernel per matrix, ready to run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sparsecirc._choice import Choice, Explanation
+from sparsecirc._files import read_container, write_container
+from sparsecirc._native import resolve_isa
+from sparsecirc._target import Isa, Target
+from sparsecirc.errors import FileFormatError, UnsupportedError
+from sparsecirc.formats import Packed, formats_for
+from sparsecirc.ir import Context, Conv, Graph, Node, Recurrent, Result, State, Values, walk
+from sparsecirc.ir._io import graph_from_parts, graph_to_parts
+from sparsecirc.ops import Runner, prepare
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A compiled network; made by `compile`, read by `Program.load`. Immutable and safe to share between threads.
+
+    Attributes:
+        graph: the network with the weights that the kernels really multiply by; `interpret(program.graph, x)` is what
+            `run` must give.
+        target: what it was compiled for.
+        isa: the instruction set that it uses.
+        packed: packed weights by name.
+        choices: kernel choices by weight name.
+        exact: whether the packed weights equal the graph that was compiled.
+    """
+
+    graph: Graph
+    target: Target
+    isa: Isa
+    packed: Mapping[str, Packed]
+    choices: Mapping[str, Choice]
+    exact: bool
+
+    def run(
+        self,
+        x: ArrayLike | Mapping[str, ArrayLike],
+        state: Mapping[str, ArrayLike] | None = None,
+        *,
+        lengths: ArrayLike | None = None,
+    ) -> Result:
+        """Run whole sequences in float32; arguments, layout, result and errors as `interpret`."""
+        return walk(self.graph, x, state, lengths, np.float32, self._compute)
+
+    def step(self, x: ArrayLike | Mapping[str, ArrayLike], state: Mapping[str, ArrayLike] | None = None) -> Result:
+        """Run one time step.
+
+        Args:
+            x: inputs without their time axis, (B, ...).
+            state: what the step before returned; ``None`` starts from zeros.
+
+        Returns:
+            Outputs without a time axis; reductions over time cover the steps so far.
+
+        Raises:
+            UnsupportedError: a layer runs backwards or convolves over time.
+        """
+        if self._unsteppable:
+            raise UnsupportedError(
+                f"layer '{self._unsteppable}' needs the whole sequence, so the network cannot be stepped: use run()"
+            )
+        axis = 1 if self.graph.batch_first else 0
+        given = x if isinstance(x, Mapping) else {self.graph.inputs[0].name: x}
+        timed = {n.name for n in self.graph.inputs if n.time}
+        lifted = {k: np.expand_dims(np.asarray(v), axis) if k in timed and np.ndim(v) else v for k, v in given.items()}
+        result = self.run(lifted, state)
+        specs = self.graph.specs
+        outputs = {
+            name: np.squeeze(array, axis) if specs[self.graph.outputs[name]].time else array
+            for name, array in result.outputs.items()
+        }
+        return Result(outputs, result.state, {})
+
+    def explain(self) -> Explanation:
+        """Kernel, reason, measured candidates, bytes and padding of every weight."""
+        glue = tuple(n.name for n in self.graph.nodes if isinstance(n, Conv))
+        return Explanation(tuple(self.choices.values()), self.isa.value, glue)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of all packed weights."""
+        return sum(p.nbytes for p in self.packed.values())
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of the same matrices as dense float32."""
+        return sum(c.nbytes_dense for c in self.choices.values())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write one file, atomically: live weights, patterns and choices; it is packed again when loaded."""
+        header, arrays = graph_to_parts(self.graph)
+        isa = None if self.target.isa is None else self.target.isa.value
+        record = {
+            "graph": header,
+            "target": {**asdict(self.target), "isa": isa},
+            "isa": self.isa.value,
+            "exact": self.exact,
+            "choices": [asdict(c) for c in self.choices.values()],
+        }
+        write_container(Path(path), "program", record, arrays)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Program:
+        """Read a program and pack it for this machine.
+
+        Raises:
+            FileFormatError: missing, truncated, not a program, or written by a newer version.
+            UnsupportedError: it was compiled for an instruction set that this machine lacks.
+        """
+        header, arrays = read_container(Path(path), "program")
+        try:
+            graph = graph_from_parts(header["graph"], arrays, str(path))
+            target = Target(**{**header["target"], "isa": None})
+            isa = Isa(header["isa"])
+            choices = {c["weight"]: Choice.from_json(c) for c in header["choices"]}
+            exact = bool(header["exact"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileFormatError(f"{path} is not a valid program: {error!r}") from error
+        try:
+            resolve_isa(Target.cpu(isa, threads=target.threads))
+        except UnsupportedError as error:
+            raise UnsupportedError(f"{path}: {error}; compile the network again on this machine") from error
+        formats = formats_for(isa)
+        packed = {}
+        views = {v.name: v for v in graph.weights()}
+        for name, choice in choices.items():
+            if name not in views or choice.format not in formats:
+                raise FileFormatError(f"{path} names weight '{name}' in format '{choice.format}', which does not exist")
+            value = np.ascontiguousarray(views[name].value, np.float32)
+            packed[name] = formats[choice.format].pack(views[name].pattern, value)
+        asked = header["target"].get("isa")
+        return Program(graph, Target.cpu(asked, threads=target.threads), isa, packed, choices, exact)
+
+    @cached_property
+    def _unsteppable(self) -> str | None:
+        for node in self.graph.nodes:
+            backwards = isinstance(node, Recurrent) and node.reverse
+            if backwards or (isinstance(node, Conv) and node.over_time):
+                return node.name
+        return None
+
+    @cached_property
+    def _runners(self) -> dict[str, Runner]:
+        read = {value for n in self.graph.nodes for value in n.inputs} | set(self.graph.outputs.values())
+        runners = {}
+        for node in self.graph.nodes:
+            first = node.ports()[0]
+            ports = frozenset(
+                p for p in node.ports() if f"{node.name}.{p}" in read or (p == first and node.name in read)
+            )
+            runners[node.name] = prepare(node, self._packed_of(node), self.isa, ports)
+        return runners
+
+    @cached_property
+    def _full_runners(self) -> dict[str, Runner]:
+        return {n.name: prepare(n, self._packed_of(n), self.isa, frozenset(n.ports())) for n in self.graph.nodes}
+
+    def _packed_of(self, node: Node) -> dict[str, Packed]:
+        return {r: self.packed[f"{node.name}.{r}"] for r in node.matrix_roles if f"{node.name}.{r}" in self.packed}
+
+    def _compute(self, node: Node, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Any], State]:
+        return self._runners[node.name](inputs, state, ctx)
+
+    def compute_all(self, node: Node, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Any], State]:
+        """Compute one node with every port, for `verify`; `run` writes only the ports that somebody reads."""
+        return self._full_runners[node.name](inputs, state, ctx)

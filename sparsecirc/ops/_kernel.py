@@ -1,0 +1,104 @@
+"""`Kernel` and `Problem`: which native loop can multiply by which matrix, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sparsecirc._pattern import Pattern
+from sparsecirc._target import Isa
+from sparsecirc.formats import Format, formats_for
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One matrix to multiply by.
+
+    Attributes:
+        weight: its name, e.g. ``"rnn.l0.hh"``.
+        op: ``"product"`` for a feed-forward product, else the cell whose recurrence it drives.
+        isa: instruction set to run on.
+        pattern: its live connections.
+        vectors: inputs known at once: 1 in a recurrence, many where a whole sequence is there.
+        spikes: whether the inputs are spikes (mostly zero).
+        exact: whether the weights must stay as they are.
+    """
+
+    weight: str
+    op: str
+    isa: Isa
+    pattern: Pattern
+    vectors: int
+    spikes: bool
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One implementation of a product.
+
+    Attributes:
+        format: the layout it reads; `Kernel.name` follows the grammar of ``kernels/kernels.def``.
+        isa: the instruction set it is built for.
+    """
+
+    format: Format
+    isa: Isa
+
+    def name(self, problem: Problem) -> str:
+        """``sc_f32_<format>_<op>__<isa>``."""
+        return f"sc_f32_{self.format.name}_{problem.op}__{self.isa.value}"
+
+    def supports(self, problem: Problem) -> str | None:
+        """``None`` where it can run ``problem``, else the reason."""
+        if problem.isa is not self.isa:
+            return f"it is built for {self.isa.value}, the target is {problem.isa.value}"
+        return _REASONS.get(self.format.name, _always)(problem)
+
+
+def _always(problem: Problem) -> str | None:
+    return None
+
+
+def _sparse(problem: Problem) -> str | None:
+    rows, cols = problem.pattern.shape
+    if problem.pattern.nnz == rows * cols:
+        return "every connection is alive: an index would only add bytes"
+    return None
+
+
+def _mantissa(problem: Problem) -> str | None:
+    if problem.exact:
+        return "exact weights were asked for, and it rounds them by up to 2^-17"
+    return _sparse(problem)
+
+
+def _columns(problem: Problem) -> str | None:
+    return None if problem.spikes else "the inputs are not spikes"
+
+
+def _blocks(height: int, width: int) -> Callable[[Problem], str | None]:
+    def reason(problem: Problem) -> str | None:
+        rows, cols = problem.pattern.shape
+        if rows % height or cols % width:
+            return f"{rows} x {cols} is not a whole number of {height}x{width} blocks"
+        if problem.pattern.block_shape([(height, width)]) != (height, width):
+            return f"the pattern is not made of {height}x{width} blocks"
+        return _sparse(problem)
+
+    return reason
+
+
+_REASONS: dict[str, Callable[[Problem], str | None]] = {
+    "csr": _sparse,
+    "lookup": _sparse,
+    "mantissa": _mantissa,
+    "columns": _columns,
+    "block16x1": _blocks(16, 1),
+    "block4x4": _blocks(4, 4),
+}
+
+
+def kernels_for(isa: Isa) -> dict[str, Kernel]:
+    """Every kernel of an instruction set, by the name of its format."""
+    return {name: Kernel(f, isa) for name, f in formats_for(isa).items()}

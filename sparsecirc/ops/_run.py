@@ -1,0 +1,145 @@
+"""Nodes on native kernels: prepared once from packed weights, then run on whole sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsecirc._native import kernels
+from sparsecirc._pattern import Pattern
+from sparsecirc._target import Isa
+from sparsecirc.formats import CSR, DENSE, Packed
+from sparsecirc.ir import Context, Linear, Node, Recurrent, State, Values
+
+Array = NDArray[Any]
+Runner = Callable[[Values, State, Context], tuple[dict[str, Array], State]]
+
+BATCHED_FROM = 8
+"""Batch from which gated layers hold their state as (units, batch)."""
+
+BATCHED_CSR_BELOW = 0.5
+"""Density below which the batched kernel reads compressed rows instead of dense panels."""
+
+POISON = False
+"""Tests set it: workspace is filled with NaN, so that nothing read before it was written goes unseen."""
+
+
+def _vector(node: Node, role: str) -> NDArray[np.float32] | None:
+    return np.ascontiguousarray(node.weight(role), np.float32).ravel() if role in node.params else None
+
+
+@dataclass(frozen=True, eq=False)
+class LinearRunner:
+    """y = W x + b for every vector of the input at once."""
+
+    node: Linear
+    packed: Packed
+    isa: Isa
+
+    @cached_property
+    def _bias(self) -> NDArray[np.float32] | None:
+        return _vector(self.node, "bias")
+
+    def __call__(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
+        """Outputs by port, and the state."""
+        x = np.ascontiguousarray(inputs[0], np.float32)
+        rows, cols = self.packed.shape
+        y = np.empty((*x.shape[:-1], rows), np.float32)
+        kernels.product(self.packed.matrix, self.isa.value, x.reshape(-1, cols), self._bias, y.reshape(-1, rows))
+        return {"": y}, state
+
+
+@dataclass(frozen=True, eq=False)
+class RecurrentRunner:
+    """One recurrent layer over whole sequences.
+
+    Attributes:
+        node: the layer, with the weights that are packed.
+        packed: by role: ``ih``, ``hh``, ``hr``.
+        ports: outputs that somebody reads; the others are not written.
+    """
+
+    node: Recurrent
+    packed: Mapping[str, Packed]
+    isa: Isa
+    ports: frozenset[str] = field(default_factory=frozenset)
+
+    @cached_property
+    def _single(self) -> kernels.Layer:
+        return self._layer(self.packed)
+
+    @cached_property
+    def _batched(self) -> kernels.Layer:
+        packed = {}
+        for role, single in self.packed.items():
+            pattern = self.node.patterns.get(role) or Pattern.full(*single.shape)
+            form = CSR if pattern.density < BATCHED_CSR_BELOW else DENSE
+            weight = np.ascontiguousarray(self.node.weight(role), np.float32)
+            packed[role] = single if single.format == form.name else form.pack(pattern, weight)
+        return self._layer(packed)
+
+    def _layer(self, packed: Mapping[str, Packed]) -> kernels.Layer:
+        node = self.node
+        matrices = {role: p.matrix for role, p in packed.items()}
+        return kernels.Layer(
+            node.cell.name,
+            node.units,
+            packed["ih"].shape[1] if "ih" in packed else node.cell.n_gates * node.units,
+            ih=matrices.get("ih"),
+            hh=matrices.get("hh"),
+            hr=matrices.get("hr"),
+            bias_ih=_vector(node, "bias_ih") if "ih" in packed else None,
+            bias_hh=_vector(node, "bias_hh"),
+            hh_diag=_vector(node, "hh_diag"),
+            alpha=self._per_unit("alpha"),
+            beta=self._per_unit("beta"),
+            theta=self._per_unit("threshold"),
+            reset=node.options.reset.value if node.cell.spiking else "none",
+            delay=node.options.delay,
+            reverse=node.reverse,
+        )
+
+    def _per_unit(self, role: str) -> NDArray[np.float32] | None:
+        value = _vector(self.node, role)
+        return None if value is None else np.ascontiguousarray(np.broadcast_to(value, self.node.units))
+
+    def __call__(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
+        """Outputs by port (those in ``ports``), and the new state."""
+        node = self.node
+        x = np.asarray(inputs[0], np.float32)
+        steps, batch = x.shape[:2]
+        x = np.ascontiguousarray(x.reshape(steps, batch, int(np.prod(x.shape[2:]))))
+        if "ih" not in self.packed and "bias_ih" in node.params:
+            x = x + np.asarray(node.params["bias_ih"], np.float32)
+        shapes = node.states()
+        new = {
+            s: np.array(state[s], np.float32, order="C") if s in state else np.zeros((batch, *shape), np.float32)
+            for s, shape in shapes.items()
+        }
+        out = {p: np.empty((steps, batch, *shapes[p]), np.float32) for p in shapes if p in self.ports}
+        batched = batch >= BATCHED_FROM and not node.cell.spiking
+        layer = self._batched if batched else self._single
+        layer.run(
+            self.isa.value,
+            x,
+            ctx.lengths,
+            [new[s] for s in node.cell.states],
+            [out.get(p) for p in node.cell.states],
+            batched,
+            POISON,
+        )
+        return dict(out), dict(new)
+
+
+def prepare(node: Node, packed: Mapping[str, Packed], isa: Isa, ports: frozenset[str]) -> Runner:
+    """The fastest way we have to run ``node``: native kernels for products and recurrences, numpy for glue."""
+    if isinstance(node, Linear) and packed:
+        return LinearRunner(node, packed["weight"], isa)
+    if isinstance(node, Recurrent):
+        return RecurrentRunner(node, packed, isa, ports)
+    return node.compute
