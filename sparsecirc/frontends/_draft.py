@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from sparsecirc.errors import UsageError
 from sparsecirc.frontends._values import Axis, Refusal, Value, describe
 from sparsecirc.ir import Input, Node, Recurrent, Repeat, Spec, TimeReduce
 
@@ -161,7 +162,16 @@ class Draft:
                 "combines a whole sequence with a value that has no time axis",
                 "reduce the sequence first, or repeat the value in the input",
             )
+        steps = {v.step for v in values if v.step is not None}
+        if self.steps is None and len(steps) == 1:  # a static value that every step of a loop uses
+            step = steps.pop()
+            return [v if v.step is not None else self._repeated(v, step) for v in values]
         return [self.to_static(v) for v in values]
+
+    def _repeated(self, value: Value, step: int) -> Value:
+        name = self._find(f"{value.name}_repeat", (("repeat",), (value.name,)), Repeat, (value.name,))
+        self._mark(name, replace(value, step=step))
+        return replace(value, name=name, step=step)
 
     def to_static(self, value: Value) -> Value:
         """A static value out of the first or last step of a sequence."""
@@ -188,8 +198,11 @@ class Draft:
         return name
 
     def _add(self, node: Node, inputs: Sequence[Spec]) -> None:
+        try:
+            specs = node.infer(inputs)
+        except UsageError as error:
+            raise Refusal(str(error), "bring the values to shapes that fit without spreading") from None
         self.nodes[node.name] = node
-        specs = node.infer(inputs)
         for port, spec in specs.items():
             self.specs[f"{node.name}.{port}" if port else node.name] = spec
             self._owner[f"{node.name}.{port}" if port else node.name] = node.name
@@ -231,6 +244,8 @@ class Draft:
                 continue
             domain = self._domain(name)
             if domain in ("first", "last"):
+                if isinstance(node, Repeat):
+                    continue  # one step of it is the value itself
                 node = replace(node, inputs=tuple(self._at(i, domain, final) for i in node.inputs))
             elif isinstance(node, Repeat):
                 if self.steps is not None:
@@ -273,8 +288,9 @@ class Draft:
 
     def _at(self, value: str, how: str, final: dict[str, Node]) -> str:
         """Name of a value at the first or last step, reducing a sequence that exists at every step."""
-        if self._domain(self._owner[value]) != "all":
-            return value
+        node = self.nodes[self._owner[value]]
+        if self._domain(node.name) != "all":
+            return node.inputs[0] if isinstance(node, Repeat) else value
         reduced = self.reduce(value, how).name
         final.setdefault(reduced, self.nodes[reduced])
         return reduced

@@ -11,7 +11,7 @@ import torch
 
 from sparsecirc.frontends._recorder import Handler, Recorder, tensors
 from sparsecirc.frontends._shapes import SHAPES
-from sparsecirc.frontends._values import Opaque, Refusal, Running, Stack, Value
+from sparsecirc.frontends._values import Opaque, Refusal, Running, Stack, Tracked, Value
 from sparsecirc.ir import Add, Affine, Concat, Elementwise, Linear, Multiply, Node, Pool
 
 Tensor = torch.Tensor
@@ -138,29 +138,38 @@ def _binary(name: str) -> Handler:
     ) -> Any:
         if alpha != 1 or rounding_mode is not None or out is not None:
             raise Refusal(f"'{name}' with alpha, rounding_mode or out", "write it as a plain sum or product")
-        held = rec.find(a), rec.find(b)
+        # Looked up before the operation runs, which may write into its operands.
+        left = rec.find(a) is not None
+        shape = (a if left else b).shape
+        if left and rec.find(b) is not None:
+            made = _of_two(rec, name, a, b)
+        else:
+            made = _with_constant(rec, name, a if left else b, b if left else a, left)
         result = func(a, b)
-        if None in held:
-            left = held[0] is not None
-            return rec.track(result, _with_constant(rec, name, a if left else b, b if left else a, left))
-        if name == "add":
-            running = _running(rec, *held)
-            if running is not None:
-                return rec.track(result, running)
-        x, y = rec.value(a), rec.value(b)
-        if name in ("rsub", "rdiv", "rtruediv"):
-            x, y = y, x
-        if name in ("sub", "rsub"):
-            y = affine(rec, "negative", ("affine", -1), y, scale=np.asarray([-1.0]))
-        elif name not in ("add", "mul"):
-            raise Refusal("divides one value by another", "only division by a constant can be converted")
-        kind: type[Node] = Multiply if name == "mul" else Add
-        return rec.track(result, rec.draft.same_axes(kind.kind, (kind.kind,), kind, [x, y]))
+        if result.shape != shape:
+            raise Refusal(f"'{name}' spreads {tuple(shape)} to {tuple(result.shape)}", "bring both to one shape first")
+        return rec.track(result, made)
 
     return handler
 
 
-def _running(rec: Recorder, a: Any, b: Any) -> Running | None:
+def _of_two(rec: Recorder, name: str, a: Tensor, b: Tensor) -> Tracked:
+    if name == "add":
+        running = _running(rec.find(a), rec.find(b))
+        if running is not None:
+            return running
+    x, y = rec.value(a), rec.value(b)
+    if name == "rsub":
+        x, y = y, x
+    if name in ("sub", "rsub"):
+        y = affine(rec, "negative", ("affine", -1), y, scale=np.asarray([-1.0]))
+    elif name not in ("add", "mul"):
+        raise Refusal("divides one value by another", "only division by a constant can be converted")
+    kind: type[Node] = Multiply if name == "mul" else Add
+    return rec.draft.same_axes(kind.kind, (kind.kind,), kind, [x, y])
+
+
+def _running(a: Any, b: Any) -> Running | None:
     """The sum over time that a loop builds by adding the next step."""
     if isinstance(b, (Running, Value)) and isinstance(a, Value):
         a, b = (b, a) if isinstance(b, Running) or (b.step or 0) < (a.step or 0) else (a, b)
@@ -171,12 +180,11 @@ def _running(rec: Recorder, a: Any, b: Any) -> Running | None:
     return Running(a.name, a.axes, 1) if isinstance(a, Value) and a.step == 0 and b.step == 1 else None
 
 
-def _with_constant(rec: Recorder, name: str, x: Tensor, constant: Any, left: bool) -> Any:
+def _with_constant(rec: Recorder, name: str, x: Tensor, c: Any, left: bool) -> Tracked:
+    """``x + c``, ``x - c``, ``c - x``, ``x * c``, ``x / c``; ``left`` where x is the left operand."""
     what = rec.find(x)
-    c = constant
-    if name in ("add", "sub") and left and bool(torch.all(torch.as_tensor(c) == 0)):
-        return what
-    if name in ("add",) and bool(torch.all(torch.as_tensor(c) == 0)):
+    assert what is not None
+    if (name == "add" or (name == "sub" and left)) and not torch.count_nonzero(torch.as_tensor(c)):
         return what
     value = rec.value(x)
     if name == "div" and left:
@@ -184,17 +192,17 @@ def _with_constant(rec: Recorder, name: str, x: Tensor, constant: Any, left: boo
             mean = rec.draft.mean_of_sum(value)
             if mean is not None:
                 return mean
-        c = 1 / c if isinstance(c, Tensor) else 1.0 / c
-        name = "mul"
+        name, c = "mul", 1.0 / c
     array = _over_features(rec, c, value)
     scale, shift = None, None
-    negated = (name == "rsub" and left) or (name == "sub" and not left)
     if name == "mul":
         scale = array
-    elif name == "add" or negated:
-        scale, shift = (np.asarray([-1.0]) if negated else None), array
-    elif name == "sub" or name == "rsub":
+    elif name == "add":
+        shift = array
+    elif (name == "sub") == left and name in ("sub", "rsub"):
         shift = -array
+    elif name in ("sub", "rsub"):
+        scale, shift = np.asarray([-1.0]), array
     else:
         raise Refusal("divides a constant by a value", "only division by a constant can be converted")
     key = ("affine", *(None if v is None else (v.shape, v.tobytes()) for v in (scale, shift)))

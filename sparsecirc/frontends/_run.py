@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.frontends._neurons import STATES, clear_states, is_neuron
 from sparsecirc.frontends._values import Refusal
 
@@ -23,15 +24,42 @@ Call = Callable[..., Any]
 """``call(model, *inputs)``: one run over a whole sequence."""
 
 
+def checked_module(model: Any) -> nn.Module:
+    """The module itself, out of the wrappers of torch.compile and DataParallel.
+
+    Raises:
+        UsageError: it is no torch module.
+        UnsupportedError: its Python code is gone (TorchScript).
+    """
+    if isinstance(model, nn.Module):
+        model = getattr(model, "_orig_mod", model)
+        model = model.module if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)) else model
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model is a {type(model).__name__}: expected a torch.nn.Module with its weights loaded")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UnsupportedError("model is TorchScript, which hides its layers: pass the nn.Module that it was made from")
+    return model
+
+
 def private_copy(model: nn.Module) -> nn.Module:
-    """A float64 copy in evaluation mode on the CPU; the user's model keeps its mode and its states."""
+    """A float64 copy in evaluation mode on the CPU; the user's model keeps its mode and its states.
+
+    Raises:
+        UnsupportedError: it cannot be copied.
+    """
     memo: dict[int, Any] = {}
     for module in model.modules():
         for tensor in [*vars(module).values(), *module._buffers.values()]:
             if isinstance(tensor, Tensor) and not tensor.is_leaf:
                 # Results of a forward pass (states of neurons, weights masked by other tools) refuse to be copied.
                 memo[id(tensor)] = tensor.detach().clone()
-    twin = copy.deepcopy(model, memo).cpu().double().eval()
+    try:
+        twin = copy.deepcopy(model, memo).cpu().double().eval()
+    except (RuntimeError, TypeError) as error:
+        raise UnsupportedError(
+            f"{type(model).__name__} cannot be copied ({error}): keep tensors with a gradient, locks, files "
+            "and the like out of its attributes"
+        ) from error
     for module in twin.modules():
         if is_neuron(module):
             _widen(module)

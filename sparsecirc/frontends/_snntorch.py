@@ -12,7 +12,7 @@ from sparsecirc.errors import SparsecircError, UnsupportedError, UsageError, mis
 from sparsecirc.frontends._convert import Attempt, Converter, HasPatterns, Recorded, RunFailedError, with_masks
 from sparsecirc.frontends._examples import STEPS, as_inputs, guesses, is_sequence, layouts
 from sparsecirc.frontends._neurons import STATES, is_neuron
-from sparsecirc.frontends._run import Call, bare_neuron, batch_major, per_step, plain_sequential, whole
+from sparsecirc.frontends._run import Call, bare_neuron, batch_major, checked_module, per_step, plain_sequential, whole
 from sparsecirc.ir import Graph
 
 try:
@@ -58,7 +58,7 @@ def from_snntorch(
     """
     if snn is None:
         raise missing_extra("snntorch", "torch", "reading a spiking model")
-    check_module(model)
+    model = checked_module(model)
     if not dt > 0:
         raise UsageError(f"dt is {dt}: expected seconds per time step, e.g. 1e-3")
     converter = Converter(model, dt=dt, source="snntorch")
@@ -115,16 +115,6 @@ def without_dead_nodes(graph: Graph) -> Graph:
             needed.add(node.name)
             todo.extend(node.inputs)
     return replace(graph, nodes=tuple(n for n in graph.nodes if n.name in needed))
-
-
-def check_module(model: Any) -> None:
-    """Refuse what is no torch module.
-
-    Raises:
-        UsageError: it is not one.
-    """
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"model is a {type(model).__name__}: expected a torch.nn.Module with its weights loaded")
 
 
 def no_graph(converter: Converter, model: nn.Module, example: Any) -> SparsecircError:

@@ -10,8 +10,8 @@ from sparsecirc.errors import UnsupportedError
 from sparsecirc.frontends._convert import Attempt, Converter, HasPatterns, with_masks
 from sparsecirc.frontends._examples import STEPS, as_inputs, guesses, layouts
 from sparsecirc.frontends._neurons import is_neuron
-from sparsecirc.frontends._run import bare_cell, batch_major, whole
-from sparsecirc.frontends._snntorch import check_module, from_snntorch, no_graph
+from sparsecirc.frontends._run import bare_cell, batch_major, checked_module, whole
+from sparsecirc.frontends._snntorch import from_snntorch, no_graph
 from sparsecirc.ir import Graph
 
 
@@ -49,7 +49,7 @@ def from_torch(
         MismatchError: the recovered graph does not compute what the model does.
         UsageError: the example, the masks or the weights (NaN) are not usable.
     """
-    check_module(model)
+    model = checked_module(model)
     spiking = next((p for p, m in model.named_modules() if is_neuron(m)), None)
     if spiking is not None:
         raise UnsupportedError(f"layer '{spiking}' is a neuron of snntorch: use from_snntorch, or to_graph")
@@ -74,7 +74,7 @@ def to_graph(
     model: nn.Module, *, example: Any = None, masks: HasPatterns | None = None, dt: float | None = None
 ) -> Graph:
     """`from_snntorch` for a model with neurons of snntorch (``dt`` 1 ms unless given), else `from_torch`."""
-    check_module(model)
+    model = checked_module(model)
     if any(is_neuron(m) for m in model.modules()):
         return from_snntorch(model, example=example, masks=masks, dt=1e-3 if dt is None else dt)
     return from_torch(model, example=example, masks=masks, dt=dt)

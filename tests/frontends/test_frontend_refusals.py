@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -70,6 +72,8 @@ BODIES = {
     "constant output": (lambda s, x: torch.ones(2), "does not depend on the input"),
     "static beside sequence": (lambda s, x: s.rnn(x)[0] + s.rnn(x)[1][0].unsqueeze(1), "no time axis"),
     "positions": (lambda s, x: s.rnn(x + torch.arange(x.size(1))[None, :, None])[0], "one entry per feature"),
+    "spread": (lambda s, x: torch.zeros(4, 1, 1, 1) + s.rnn(x)[0], "spreads"),
+    "spread features": (lambda s, x: s.rnn(x)[0] * nn.functional.linear(x, torch.ones(1, 3)), "one shape"),
     "text": (lambda s, x: "done", "returns a str"),
 }  # fmt: skip
 
@@ -181,3 +185,13 @@ def test_a_wrong_layout_is_explained():
     model = Classifier(lambda out, h: out[:, -1], batch_first=True)
     with pytest.raises(UnsupportedError, match=r"axes \(T, B, f0\) where it takes \(B, T, f0\).*batch_first"):
         from_torch(model, example=torch.rand(2, 4, 3), batch_first=False)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_models_without_their_python_code_and_models_that_cannot_be_copied():
+    with pytest.raises(UnsupportedError, match="pass the nn"):
+        from_torch(torch.jit.trace(nn.Linear(3, 2), torch.rand(1, 3)))
+    model = nn.Linear(3, 2)
+    model.lock = threading.Lock()
+    with pytest.raises(UnsupportedError, match="Linear cannot be copied"):
+        from_torch(model)

@@ -98,6 +98,28 @@ def test_direct_coding_repeats_a_static_input(name):
     check(graph, model, (5, 3), (1, 3))
 
 
+def test_a_static_skip_is_repeated_within_the_loop_and_plain_after_it():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1, self.lif1 = nn.Linear(3, 8), snn.Leaky(0.9)
+            self.fc2, self.lif2 = nn.Linear(8, 3), snn.Leaky(0.8, reset_mechanism="none")
+            self.out = nn.Linear(3, 2)
+
+        def forward(self, x):
+            mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
+            for _ in range(7):
+                spk1, mem1 = self.lif1(3 * self.fc1(x), mem1)
+                _, mem2 = self.lif2(self.fc2(spk1) + x, mem2)
+            return self.out(mem2 - x)
+
+    model = Net()
+    graph = from_snntorch(model)
+    assert [n.name for n in graph.nodes if isinstance(n, Repeat)] == ["scale_repeat", "x_repeat"]
+    assert not graph.specs["out"].time
+    check(graph, model, (5, 3))
+
+
 def test_batch_first_steps():
     model = Loop(lambda x, k: x[:, k], RESULTS["stacked"], steps=9)
     graph = from_snntorch(model, example=torch.rand(2, 9, 3))

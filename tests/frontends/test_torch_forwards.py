@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from sparsecirc.frontends import from_torch, with_zero_patterns
-from sparsecirc.ir import Add, Affine, Recurrent, TimeReduce, interpret
+from sparsecirc.ir import Add, Affine, Recurrent, TimeReduce, interpret, load_graph, save_graph
 
 TAKES = {
     "out[:, -1]": (lambda out, h: out[:, -1], {"batch_first": True}),
@@ -270,6 +270,43 @@ def test_sums_that_a_loop_builds():
     assert [n.how for n in graph.nodes if isinstance(n, TimeReduce)] == ["mean"]
     assert not any(isinstance(n, Add) for n in graph.nodes)
     agrees(graph, model, torch.randn(2, 9, 3, dtype=torch.float64))
+
+
+def test_in_place_forms():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.GRUCell(3, 4)
+
+        def forward(self, x):
+            h = torch.zeros(x.shape[0], 4)
+            total = torch.zeros(x.shape[0], 4)
+            for t in range(x.shape[1]):
+                h = self.cell(x[:, t], h)
+                total += h
+            y = total.clone()
+            y.mul_(2).tanh_()
+            y -= 0.5
+            return F.relu(y, inplace=True)
+
+    model = Net()
+    agrees(from_torch(model), model, torch.randn(2, 9, 3, dtype=torch.float64))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_wrappers_of_torch_are_taken_off():
+    model = nn.GRU(3, 4)
+    for wrapped in (torch.compile(model), nn.DataParallel(model)):
+        assert from_torch(wrapped).node("gru.l0").units == 4
+
+
+def test_the_graph_file_holds_all_of_it(tmp_path):
+    model = models.Residual()
+    graph = from_torch(model)
+    save_graph(graph, tmp_path / "net.scg")
+    again = load_graph(tmp_path / "net.scg")
+    x = np.random.default_rng(0).standard_normal((2, 6, 3))
+    assert np.array_equal(interpret(again, x).y, interpret(graph, x).y)
 
 
 def test_masks_put_their_patterns_into_the_graph():
