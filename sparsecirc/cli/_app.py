@@ -104,7 +104,17 @@ def _usage_text(error: Any) -> str:
     return f"{error.format_message()} (see {where} --help)"
 
 
+_SPELLINGS = {
+    "pass example=": "give --input-shape",
+    "select=named('...')": "--include NAMES",
+    "pass allow_approximate=True": "add --allow-approximate",
+}
+"""What the library's errors advise in Python, and the option that does it here."""
+
+
 def _one_line(text: str) -> str:
+    for python, option in _SPELLINGS.items():
+        text = text.replace(python, option)
     return " ".join(text.split())
 
 

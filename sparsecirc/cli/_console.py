@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +87,7 @@ class Out:
 
     as_json: bool = False
     quiet: bool = False
+    _live: list[Console] = field(default_factory=list)  # of the bar on screen: words go above it, not through it
 
     def _console(self, stream: Any) -> Console:
         from rich.console import Console
@@ -106,7 +107,7 @@ class Out:
     def say(self, text: str) -> None:
         """Words for people, on stderr."""
         if not self.quiet:
-            self._console(sys.stderr).print(text)
+            (self._live[-1] if self._live else self._console(sys.stderr)).print(text)
 
     def warn(self, text: str) -> None:
         """A warning, on stderr."""
@@ -133,13 +134,17 @@ class Out:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self._console(sys.stderr), transient=True) as bar:
+            self._live.append(bar.console)
             task = bar.add_task(what, total=total, note="", rate="")
 
             def advance(steps: int, note: str) -> None:
                 speed = bar.tasks[task].speed
                 bar.update(task, advance=steps, note=note, rate=f"{speed:.1f}/s" if speed else "")
 
-            yield advance
+            try:
+                yield advance
+            finally:
+                self._live.pop()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str | None = None) -> Table:

@@ -44,6 +44,11 @@ def measure_activity(graph: Graph, x: Mapping[str, NDArray[Any]]) -> Activity:
     return Activity(events, rates)
 
 
+def live_patterns(graph: Graph) -> dict[str, Pattern]:
+    """Pattern by weight name, of the weights that have one."""
+    return {v.name: v.pattern for v in graph.weights() if v.role in v.node.patterns}
+
+
 def pattern_name(pattern: Pattern) -> str:
     """The most regular family that ``pattern`` belongs to, in the words of ``prune --pattern``."""
     rows, cols = pattern.shape

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsecirc._pattern import Pattern
 from sparsecirc.cli._command import ModelSpec
 from sparsecirc.cli._console import Out
 from sparsecirc.cli._inputs import make_input
@@ -73,11 +72,6 @@ class Loaded:
             return convert(self, self.model)
         graph = self.stored
         return graph if self.spec.dt is None else replace(graph, dt=self.spec.dt)
-
-    @property
-    def patterns(self) -> dict[str, Pattern]:
-        """Pattern by weight name, of the weights that have one."""
-        return {v.name: v.pattern for v in self.graph.weights() if v.role in v.node.patterns}
 
     def input(self, *, batch: int, steps: int, seed: int = 0) -> dict[str, NDArray[Any]]:
         """An input of ``batch`` samples and ``steps`` time steps: the source's own samples where they fit.

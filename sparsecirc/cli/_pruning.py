@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +12,13 @@ import numpy as np
 from sparsecirc._files import write_atomic
 from sparsecirc._pattern import Pattern
 from sparsecirc.cli._console import Out
+from sparsecirc.cli._facts import live_patterns
 from sparsecirc.cli._models import GRAPH_FILE, MASKS_FILE, MODEL_FILE, Loaded
 from sparsecirc.cli._outputs import staged, write_json, write_manifest
 from sparsecirc.cli._recipe import Recipe
 from sparsecirc.errors import UsageError
 from sparsecirc.ir import Graph, save_graph
+from sparsecirc.patterns import combined_digest, save_patterns
 
 if TYPE_CHECKING:
     from sparsecirc._prune import PruneReport
@@ -76,13 +77,7 @@ def _graph_of(loaded: Loaded, model: Any, patterns: Mapping[str, Pattern]) -> Gr
     # Trained weights may be zero by chance; the masks say what is dead.
     made = convert(loaded, model)
     bare = made.replace_nodes(*(replace(n, patterns={}) for n in made.nodes if n.patterns))
-    return bare.with_patterns({**loaded.patterns, **patterns})
-
-
-def mask_hash(patterns: Mapping[str, Pattern]) -> str:
-    """16 hex digits over every name and pattern: equal for the same seed and recipe on every machine."""
-    text = "".join(f"{name} {patterns[name].digest}\n" for name in sorted(patterns))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return bare.with_patterns({**live_patterns(loaded.graph), **patterns})
 
 
 def _report(
@@ -111,7 +106,7 @@ def _report(
         "nnz_before": sum(p.nnz for p in old.values()),
         "nnz": sum(w["nnz"] for w in weights),
         "density": after.density,
-        "mask_hash": mask_hash({v.name: v.pattern for v in after.weights() if v.name in planned.patterns}),
+        "mask_hash": combined_digest(live_patterns(after)),
         "skipped": [list(s) for s in planned.skipped],
         "accuracy": accuracy,
     }
@@ -119,10 +114,8 @@ def _report(
 
 def write_all(stage: Path, loaded: Loaded, recipe: Recipe, model: Any, graph: Graph, report: dict[str, Any]) -> None:
     """Every file of a prune run."""
-    from sparsecirc.patterns import save_patterns
-
     save_graph(graph, stage / GRAPH_FILE)
-    save_patterns(stage / MASKS_FILE, {v.name: v.pattern for v in graph.weights() if v.role in v.node.patterns})
+    save_patterns(stage / MASKS_FILE, live_patterns(graph))
     if model is not None:
         from safetensors.torch import save
 

@@ -19,6 +19,7 @@ from sparsecirc._pattern import Pattern
 from sparsecirc.cli._choices import Schedule
 from sparsecirc.cli._command import Interrupted
 from sparsecirc.cli._console import Out
+from sparsecirc.cli._facts import live_patterns
 from sparsecirc.cli._fit import Fitted, fit, load_data
 from sparsecirc.cli._models import Loaded, torch_model
 from sparsecirc.cli._recipe import Recipe
@@ -110,7 +111,7 @@ class Run:
         self.model, self.recipe, self.fitted = model, recipe, fitted
         self._planned = planned
         self._of = loaded.spec.text
-        self.masks = Masks(model, {n: p for n, p in loaded.patterns.items() if n in planned.patterns})
+        self.masks = Masks(model, {n: p for n, p in live_patterns(loaded.graph).items() if n in planned.patterns})
         self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
         self.steps_per_epoch = -(-len(fitted.y_train) // recipe.batch_size)
         self.rule = self._cubic() if recipe.schedule is Schedule.CUBIC else None

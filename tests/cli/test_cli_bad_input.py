@@ -48,6 +48,9 @@ NETS = textwrap.dedent(
     def nothing():
         return nn.Sequential(nn.Linear(8, 4))
 
+    def image():
+        return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 4))
+
     def bad():
         net = build()
         with torch.no_grad():
@@ -108,7 +111,9 @@ def left(folder: Path) -> set[str]:
         (("prune", "clinets:build", "--pattern", "blok:16x1", "-o", "out"), 2, ("blok:16x1", "block:16x1")),
         (("prune", "clinets:build", "--pattern", "block:5x1", "-o", "out"), 2, ("not a multiple of 5",)),
         (("prune", "clinets:build", "--pattern", "2:4", "-s", "0.9", "-o", "out"), 2, ("2:4", "0.5")),
-        (("prune", "clinets:nothing", "-o", "out"), 3, ("nothing is pruned",)),
+        (("prune", "clinets:nothing", "-o", "out"), 3, ("nothing is pruned", "with --include")),
+        (("inspect", "clinets:image"), 3, ("give --input-shape",)),
+        (("inspect", "clinets:image", "--input-shape", "big"), 2, ("input-shape 'big'",)),
         (("prune", "clinets:build", "--include", "rnn.l1.*", "-o", "out"), 2, ("rnn.l1",)),
         (("prune", "clinets:bad", "-o", "out"), 2, ("NaN",)),
         (("prune", "clinets:build", "--epochs", "2", "-o", "out"), 2, ("--data",)),

@@ -122,3 +122,53 @@ def test_every_documented_exit_code_has_an_error() -> None:
     kinds = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.SparsecircError)]
     assert {e.exit_code for e in kinds} == {1, 2, 3, 4, 5, 6, 7}
     assert _app.INTERRUPTED == 130
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are of Unix")
+def test_a_bar_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import io
+
+    from sparsecirc.cli._console import Out
+
+    with Out().progress("work", 3) as advance:
+        advance(1, "note")
+    assert capsys.readouterr().err == ""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    out = Out()
+    with out.progress("work", 3) as advance:
+        out.say("words above the bar")
+        advance(3, "note")
+    shown = screen.getvalue()
+    assert "work" in shown
+    assert "words above the bar\n" in shown
+    assert "3/3" in shown
+    quiet = Terminal()
+    monkeypatch.setattr(sys, "stderr", quiet)
+    with Out(quiet=True).progress("work", 3) as advance:
+        advance(3, "note")
+    assert quiet.getvalue() == ""
+
+
+def test_json_spells_every_result() -> None:
+    import math
+    from enum import Enum
+
+    import numpy as np
+
+    from sparsecirc.cli._console import jsonable
+
+    class Colour(str, Enum):
+        RED = "red"
+
+    value = {"a": np.float32(0.5), "b": np.arange(2), "c": math.nan, "d": (Colour.RED, Path("x/y")), 1: np.bool_(True)}
+    assert jsonable(value) == {"a": 0.5, "b": [0, 1], "c": None, "d": ["red", "x/y"], "1": True}
+    with pytest.raises(TypeError, match="object has no JSON form"):
+        jsonable(object())
