@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from sparsecirc.frontends._pooling import POOLING
 from sparsecirc.frontends._recorder import Handler, Recorder, tensors
 from sparsecirc.frontends._shapes import SHAPES
 from sparsecirc.frontends._values import Opaque, Refusal, Running, Stack, Tracked, Value
-from sparsecirc.ir import Add, Affine, Concat, Elementwise, Linear, Multiply, Node, Pool
+from sparsecirc.ir import Add, Affine, Concat, Elementwise, Linear, Multiply, Node
 
 Tensor = torch.Tensor
 
@@ -288,85 +289,6 @@ def _over_time(how: str) -> Handler:
     return handler
 
 
-# ---- pooling --------------------------------------------------------------------------------------------------------
-def pool(
-    rec: Recorder, hint: str, key: tuple[Any, ...], how: str, value: Value, kernel: Any, stride: Any, rank: int
-) -> Value:
-    """Max or average pooling over the last ``rank`` feature axes."""
-    kernel = _pair(kernel, rank)
-    stride = kernel if stride is None or stride == [] else _pair(stride, rank)
-    if len(value.features) != rank + 1:
-        raise Refusal(
-            f"pools over {rank} axes of a value with axes {value.axes}", "pool over feature axes, not over time"
-        )
-    key = (*key, how, kernel, stride)
-    return rec.draft.emit(hint, key, lambda n, i: Pool(n, i, how=how, kernel=kernel, stride=stride), [value])
-
-
-def adaptive_pool(
-    rec: Recorder, hint: str, key: tuple[Any, ...], how: str, value: Value, size: Any, rank: int
-) -> Value:
-    """Pooling to a given size, where it divides the input's; over time to one value."""
-    target = _pair(size, rank)
-    if value.axes[-1] == "T" and rank == 1 and target == (1,):
-        return replace(rec.draft.reduce(value.name, "mean" if how == "avg" else "max"), axes=(*value.axes[:-1], "1"))
-    spatial = rec.draft.specs[value.name].shape[-rank:]
-    if len(value.features) != rank + 1 or any(n % t for n, t in zip(spatial, target, strict=True)):
-        raise Refusal(f"pools {spatial} to {target}", "pool to a size that divides the input's")
-    kernel = tuple(n // t for n, t in zip(spatial, target, strict=True))
-    return pool(rec, hint, key, how, value, kernel, kernel, rank)
-
-
-def plain_pooling(
-    padding: Any, dilation: Any = 1, ceil_mode: bool = False, divisor: Any = None, indices: bool = False
-) -> None:
-    """Refuse the options of pooling that a graph does not have."""
-    if any(np.ravel(padding)) or any(np.ravel(dilation) != 1) or ceil_mode or divisor is not None or indices:
-        raise Refusal("pools with padding, dilation, ceil_mode, divisor_override or indices", "pool without them")
-
-
-def _pair(n: Any, rank: int) -> tuple[int, ...]:
-    return (int(n),) * rank if isinstance(n, int) else tuple(int(i) for i in n) * (rank if len(n) == 1 else 1)
-
-
-def _max_pool(rank: int) -> Handler:
-    def handler(rec: Recorder, func: Any, x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-                dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False) -> Tensor:  # fmt: skip
-        plain_pooling(padding, dilation, ceil_mode, None, return_indices)
-        made = pool(rec, "max_pool", ("pool",), "max", rec.value(x), kernel_size, stride, rank)
-        return rec.track(func(x, kernel_size, stride), made)
-
-    return handler
-
-
-def _avg_pool(rank: int) -> Handler:
-    def handler(
-        rec: Recorder,
-        func: Any,
-        x: Tensor,
-        kernel_size: Any,
-        stride: Any = None,
-        padding: Any = 0,
-        ceil_mode: bool = False,
-        count_include_pad: bool = True,
-        divisor_override: Any = None,
-    ) -> Tensor:
-        plain_pooling(padding, 1, ceil_mode, divisor_override)
-        made = pool(rec, "avg_pool", ("pool",), "avg", rec.value(x), kernel_size, stride, rank)
-        return rec.track(func(x, kernel_size, stride), made)
-
-    return handler
-
-
-def _adaptive(how: str, rank: int) -> Handler:
-    def handler(rec: Recorder, func: Any, x: Tensor, output_size: Any, return_indices: bool = False) -> Tensor:
-        plain_pooling(0, indices=return_indices)
-        made = adaptive_pool(rec, f"{how}_pool", ("pool",), how, rec.value(x), output_size, rank)
-        return rec.track(func(x, output_size), made)
-
-    return handler
-
-
 def _names(handler: Handler, *names: str) -> dict[str, Handler]:
     return dict.fromkeys(names, handler)
 
@@ -400,8 +322,6 @@ FUNCTIONS: dict[str, Handler] = {
     "mean": _over_time("mean"),
     "sum": _over_time("sum"),
     **_names(_over_time("max"), "max", "amax"),
-    **{f"max_pool{r}d": _max_pool(r) for r in (1, 2)},
-    **{f"avg_pool{r}d": _avg_pool(r) for r in (1, 2)},
-    **{f"adaptive_{how}_pool{r}d": _adaptive(how, r) for how in ("avg", "max") for r in (1, 2)},
+    **POOLING,
 }  # fmt: skip
 """Handlers by name; ``operator`` forms, methods and in-place forms of an operation share one."""

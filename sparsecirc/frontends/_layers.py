@@ -11,6 +11,7 @@ from torch import nn
 
 from sparsecirc._torch_layers import cell_of, layer_suffixes, node_name
 from sparsecirc.frontends import _functions as functions
+from sparsecirc.frontends import _pooling as pooling
 from sparsecirc.frontends._recorder import Handler, Recorder
 from sparsecirc.frontends._shapes import reshaped
 from sparsecirc.frontends._values import Refusal, Stack, Value, describe
@@ -91,25 +92,25 @@ def _padding(module: nn.Conv1d | nn.Conv2d, dilation: tuple[int, ...]) -> tuple[
 
 
 def _max_pool(rec: Recorder, path: str, module: Any, forward: Forward, x: Tensor) -> Tensor:
-    functions.plain_pooling(module.padding, module.dilation, module.ceil_mode, None, module.return_indices)
+    pooling.plain_pooling(module.padding, module.dilation, module.ceil_mode, None, module.return_indices)
     return _pooled(rec, path, module, forward, x, "max")
 
 
 def _avg_pool(rec: Recorder, path: str, module: Any, forward: Forward, x: Tensor) -> Tensor:
-    functions.plain_pooling(module.padding, 1, module.ceil_mode, getattr(module, "divisor_override", None))
+    pooling.plain_pooling(module.padding, 1, module.ceil_mode, getattr(module, "divisor_override", None))
     return _pooled(rec, path, module, forward, x, "avg")
 
 
 def _pooled(rec: Recorder, path: str, module: Any, forward: Forward, x: Tensor, how: str) -> Tensor:
     hint, key, rank = node_name(path, module), ("module", path), int(type(module).__name__[-2])
-    made = functions.pool(rec, hint, key, how, rec.value(x), module.kernel_size, module.stride, rank)
+    made = pooling.pool(rec, hint, key, how, rec.value(x), module.kernel_size, module.stride, rank)
     return rec.track(forward(x), made)
 
 
 def _adaptive_pool(rec: Recorder, path: str, module: Any, forward: Forward, x: Tensor) -> Tensor:
     how = "avg" if "Avg" in type(module).__name__ else "max"
     hint, key, rank = node_name(path, module), ("module", path), int(type(module).__name__[-2])
-    return rec.track(forward(x), functions.adaptive_pool(rec, hint, key, how, rec.value(x), module.output_size, rank))
+    return rec.track(forward(x), pooling.adaptive_pool(rec, hint, key, how, rec.value(x), module.output_size, rank))
 
 
 def _embedding(rec: Recorder, path: str, module: nn.Embedding, forward: Forward, x: Tensor) -> Tensor:
