@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsecirc.cli._console import Out, human_bytes
 from sparsecirc.data import Dataset
 from sparsecirc.errors import UsageError
 from sparsecirc.ir import Graph
@@ -18,19 +19,26 @@ from sparsecirc.ir import Graph
 EVAL_BATCH = 256
 
 
-def load_data(name: str) -> Dataset:
-    """The data set called ``name``.
+def load_data(name: str, out: Out) -> Dataset:
+    """The data set called ``name``; says so where a file has to be downloaded.
 
     Raises:
         UsageError: there is none, or its files cannot be had.
     """
     from sparsecirc import data
 
+    said: set[str] = set()
+
+    def progress(file: str, _done: int, total: int) -> None:
+        if file not in said:
+            said.add(file)
+            out.say(f"downloading {file}{f', {human_bytes(total)}' if total else ''}")
+
     known: dict[str, Callable[[], Dataset]] = {
         "digits": data.digits,
-        "mnist": data.mnist,
-        "fashion_mnist": data.fashion_mnist,
-        "japanese_vowels": data.japanese_vowels,
+        "mnist": lambda: data.mnist(progress=progress),
+        "fashion_mnist": lambda: data.fashion_mnist(progress=progress),
+        "japanese_vowels": lambda: data.japanese_vowels(progress=progress),
     }
     if name not in known:
         near = get_close_matches(name, known, n=1)

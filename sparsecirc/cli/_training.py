@@ -57,7 +57,7 @@ def train(
         raise UsageError(
             f"an interrupted run is kept in {checkpoint.parent}: go on with --resume, or start again with --force"
         )
-    fitted = fit(loaded.graph, load_data(str(recipe.data)))
+    fitted = fit(loaded.graph, load_data(str(recipe.data), out))
     run = Run(torch_model(loaded, out), loaded, recipe, fitted, planned)
     if resume:
         run.restore(checkpoint)

@@ -254,3 +254,64 @@ def test_program_of_compiles_where_there_is_none(gru_file: Path) -> None:
 
     loaded = Loaded(ModelSpec("x"), "x", stored=replace(gru_graph(), meta={}))
     assert bench_command.program_of(loaded).packed_bytes > 0
+
+
+SNN = """
+import snntorch as snn
+import torch
+from torch import nn
+
+
+class Loop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(5, 12)
+        self.lif1 = snn.RLeaky(beta=0.9, linear_features=12)
+
+    def forward(self, x):
+        spk, mem = self.lif1.init_rleaky()
+        out = []
+        for t in range(x.shape[0]):
+            spk, mem = self.lif1(self.fc1(x[t]), spk, mem)
+            out.append(spk)
+        return torch.stack(out)
+
+
+class Step(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(5, 12)
+        self.lif1 = snn.Leaky(beta=0.9, init_hidden=True)
+        self.fc2 = nn.Linear(12, 4)
+
+    def forward(self, x):
+        return self.fc2(self.lif1(self.fc1(x)))
+
+
+def seeded(make):
+    torch.manual_seed(3)
+    return make()
+
+
+def loop():
+    return seeded(Loop)
+
+
+def step():
+    return seeded(Step)
+
+
+def layers():
+    return seeded(lambda: nn.Sequential(nn.Linear(5, 12), snn.Leaky(beta=0.9, init_hidden=True), nn.Linear(12, 4)))
+"""
+
+
+@pytest.mark.parametrize("name", ["loop", "step", "layers"])
+def test_torch_models_of_a_step_and_of_a_sequence_are_run_as_they_are_meant(cli: Cli, name: str) -> None:
+    pytest.importorskip("snntorch", reason="snntorch is not installed")
+    Path("clisnn.py").write_text(SNN)
+    assert cli("prune", f"clisnn:{name}", "-s", "0.4", "-o", "run").code == 0
+    ran = cli("verify", "run", "--against", "interpret,torch", "--seq-len", "25", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["rows"][0]["spikes"] > 10
+    assert {r["against"] for r in ran.json["rows"]} == {"program", "packing", "torch"}
