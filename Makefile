@@ -1,0 +1,65 @@
+# Two commands for everybody: `make demo` runs the main job, `make test` the tests. `make help` lists the others.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NATIVE := CMakeLists.txt $(wildcard kernels/*.def kernels/*/*.c kernels/*/*.h kernels/*/*.cpp)
+EXTRAS := torch,onnx,nir,demo,bench,test,dev
+PYTEST_WORKERS ?= 2
+
+.PHONY: help install demo test test-slow bench lint types format-check sanitize clean
+
+help:
+	@echo "make demo       train, prune, compile, verify, measure and export two networks (runs/demo/report.html)"
+	@echo "make test       the tests"
+	@echo "make test-slow  the tests that need minutes or real data (SPARSECIRC_DATA)"
+	@echo "make bench      sparse kernels beside every peer that is installed"
+	@echo "make lint types format-check sanitize   what CI checks besides"
+	@echo "make install    create $(VENV) and build the kernels;  make clean removes what was built"
+
+install: $(STAMP)
+
+# Debian's python3 comes without ensurepip unless python3-venv is installed; its pip can then fill the environment.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "sparsecirc needs Python 3.10 or newer, $(PYTHON) is $$($(PYTHON) --version): make PYTHON=python3.11 ..." >&2; exit 2; }
+	@command -v c++ >/dev/null || command -v g++ >/dev/null || command -v clang++ >/dev/null \
+	  || { echo "no C++ compiler found: apt-get install build-essential python3-dev" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV) 2>/dev/null \
+	  || { rm -rf $(VENV) && $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(VENV)/bin/python install -q pip; }
+
+$(STAMP): $(BIN)/python pyproject.toml constraints.txt $(NATIVE)
+	$(BIN)/python -m pip install -q -c constraints.txt 'torch==2.13.0'
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/sparsecirc demo -o runs/demo --force
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not slow'
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+format-check: $(STAMP)
+	$(BIN)/clang-format --dry-run -Werror $(wildcard kernels/*/*.c kernels/*/*.h kernels/*/*.cpp)
+
+# The C tests of the kernels under address and undefined-behaviour sanitizers.
+sanitize: $(STAMP)
+	$(BIN)/cmake -S . -B build/sanitize -DSPARSECIRC_BUILD_TESTS=ON -DSPARSECIRC_SANITIZE=ON >/dev/null
+	$(BIN)/cmake --build build/sanitize
+	build/sanitize/sc_test
+
+clean:
+	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks $(STAMP)
