@@ -147,8 +147,8 @@ void need(bool ok, const std::string &what) {
 
 const float *vector_of(const Maybe<float> &v, int64_t n, const char *name) {
   if (!v) return nullptr;
-  need(static_cast<int64_t>(v->size()) == n, std::string(name) + " needs " + std::to_string(n) + " entries, got " +
-                                                  std::to_string(v->size()));
+  need(static_cast<int64_t>(v->size()) == n,
+       std::string(name) + " needs " + std::to_string(n) + " entries, got " + std::to_string(v->size()));
   return v->data();
 }
 
@@ -261,7 +261,8 @@ class Layer {
     for (size_t i = 0; i < n; i++) {
       const auto wide = static_cast<size_t>((i == 0 ? l_.width : l_.units) * io.batch);
       need(state[i].size() == wide, "a state must be (batch, features)");
-      need(!out[i] || out[i]->size() == wide * static_cast<size_t>(io.steps), "an output must be (steps, batch, features)");
+      need(!out[i] || out[i]->size() == wide * static_cast<size_t>(io.steps),
+           "an output must be (steps, batch, features)");
       io.state[i] = const_cast<float *>(state[i].data());
       io.out[i] = out[i] ? const_cast<float *>(out[i]->data()) : nullptr;
     }
@@ -310,9 +311,12 @@ NB_MODULE(_kernels, m) {
   m.def("isas", &isas, "Instruction sets that this build and this processor have, least capable first.");
   m.def("formats", &formats, "Storage formats, by name.");
   m.def("vector", [](const std::string &isa) { return ops_for(isa)->vector; }, nb::arg("isa"));
-  m.def("has_batched", [](const std::string &isa, const std::string &format) {
-    return ops_for(isa)->mm[find(kFormats, format, "format")] != nullptr;
-  }, nb::arg("isa"), nb::arg("format"));
+  m.def(
+      "has_batched",
+      [](const std::string &isa, const std::string &format) {
+        return ops_for(isa)->mm[find(kFormats, format, "format")] != nullptr;
+      },
+      nb::arg("isa"), nb::arg("format"));
   nb::class_<Matrix>(m, "Matrix")
       .def(nb::init<const std::string &, int64_t, int64_t, const In<float> &, const Maybe<int32_t> &,
                     const Maybe<int32_t> &, const Maybe<uint8_t> &, const Maybe<uint8_t> &, int64_t, int64_t>(),
@@ -324,15 +328,16 @@ NB_MODULE(_kernels, m) {
       .def_prop_ro("cols", &Matrix::cols)
       .def("unsupported", &Matrix::unsupported, nb::arg("isa"));
   nb::class_<Layer>(m, "Layer")
-      .def(nb::init<const std::string &, int64_t, int64_t, std::shared_ptr<Matrix>, std::shared_ptr<Matrix>,
-                    std::shared_ptr<Matrix>, const Maybe<float> &, const Maybe<float> &, const Maybe<float> &,
-                    const Maybe<float> &, const Maybe<float> &, const Maybe<float> &, const std::string &, bool, bool>(),
-           nb::arg("cell"), nb::arg("units"), nb::arg("in_features"), nb::arg("ih").none() = nb::none(),
-           nb::arg("hh").none() = nb::none(), nb::arg("hr").none() = nb::none(),
-           nb::arg("bias_ih").none() = nb::none(), nb::arg("bias_hh").none() = nb::none(),
-           nb::arg("hh_diag").none() = nb::none(), nb::arg("alpha").none() = nb::none(),
-           nb::arg("beta").none() = nb::none(), nb::arg("theta").none() = nb::none(), nb::arg("reset") = "none",
-           nb::arg("delay") = true, nb::arg("reverse") = false)
+      .def(
+          nb::init<const std::string &, int64_t, int64_t, std::shared_ptr<Matrix>, std::shared_ptr<Matrix>,
+                   std::shared_ptr<Matrix>, const Maybe<float> &, const Maybe<float> &, const Maybe<float> &,
+                   const Maybe<float> &, const Maybe<float> &, const Maybe<float> &, const std::string &, bool, bool>(),
+          nb::arg("cell"), nb::arg("units"), nb::arg("in_features"), nb::arg("ih").none() = nb::none(),
+          nb::arg("hh").none() = nb::none(), nb::arg("hr").none() = nb::none(), nb::arg("bias_ih").none() = nb::none(),
+          nb::arg("bias_hh").none() = nb::none(), nb::arg("hh_diag").none() = nb::none(),
+          nb::arg("alpha").none() = nb::none(), nb::arg("beta").none() = nb::none(),
+          nb::arg("theta").none() = nb::none(), nb::arg("reset") = "none", nb::arg("delay") = true,
+          nb::arg("reverse") = false)
       .def("run", &Layer::run, nb::arg("isa"), nb::arg("x"), nb::arg("lengths").none(), nb::arg("state"),
            nb::arg("out"), nb::arg("batched") = false, nb::arg("poison") = false);
   m.def("product", &product, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(), nb::arg("y"));

@@ -42,7 +42,7 @@ enum sc_reset { SC_RESET_none, SC_RESET_subtract, SC_RESET_zero, SC_RESET_zero_u
  *   block4x4   ptr [strips + 1] in blocks, index32 [blocks] = first column, values [blocks][4 columns][4 rows]
  *   lookup     count [strips][tiles] slots, values [slots][tile_rows], index8 [slots][tile_rows] = column in tile
  *   mantissa   as lookup, the column in the low bits of each value instead of index8
- *   columns    ptr [cols + 1], index32 [nnz] = row, values [nnz]; dense columns: ptr and index32 null, values [cols][rows]
+ *   columns    ptr [cols + 1], index32 [nnz] = row, values [nnz]; or ptr and index32 null, values [cols][rows]
  */
 typedef struct sc_matrix {
   int format;

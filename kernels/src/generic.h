@@ -213,17 +213,17 @@ static void SC_NAME(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx, 
 /* The table of one instruction set, filled from the list of formats and cells. */
 #define SC_MM_0(name) NULL
 #define SC_MM_1(name) SC_NAME(name##_mm)
-#define SC_DEFINE_OPS(isa_name, symbol)                                                                 \
-  const sc_ops symbol = {                                                                               \
-      .isa = isa_name,                                                                                  \
-      .vector = SC_VL,                                                                                  \
-      .mv = {SC_FORMATS(SC_ENTRY_MV)},                                                                  \
-      .mm = {SC_FORMATS(SC_ENTRY_MM)},                                                                  \
-      .mvn_dense = SC_NAME(dense_mvn),                                                                  \
-      .point = {SC_CELLS(SC_ENTRY_POINT)},                                                              \
-      .exp_n = SC_NAME(exp_n),                                                                          \
-      .tanh_n = SC_NAME(tanh_n),                                                                        \
-      .sigmoid_n = SC_NAME(sigmoid_n),                                                                  \
+#define SC_DEFINE_OPS(isa_name, symbol)    \
+  const sc_ops symbol = {                  \
+      .isa = isa_name,                     \
+      .vector = SC_VL,                     \
+      .mv = {SC_FORMATS(SC_ENTRY_MV)},     \
+      .mm = {SC_FORMATS(SC_ENTRY_MM)},     \
+      .mvn_dense = SC_NAME(dense_mvn),     \
+      .point = {SC_CELLS(SC_ENTRY_POINT)}, \
+      .exp_n = SC_NAME(exp_n),             \
+      .tanh_n = SC_NAME(tanh_n),           \
+      .sigmoid_n = SC_NAME(sigmoid_n),     \
   };
 #define SC_ENTRY_MV(name, has_mm) [SC_FMT_##name] = SC_NAME(name##_mv),
 #define SC_ENTRY_MM(name, has_mm) [SC_FMT_##name] = SC_MM_##has_mm(name),

@@ -26,7 +26,8 @@ static const char *check_pointers(const sc_matrix *w, int64_t lists, int64_t ite
 
 static const char *check_tiles(const sc_matrix *w) {
   const int64_t height = w->tile_rows, width = w->tile_cols;
-  if (height < 1 || height > 16 || width < 1 || width > 256 || (width & (width - 1))) return "the tile shape is unknown";
+  if (height < 1 || height > 16 || width < 1 || width > 256 || (width & (width - 1)))
+    return "the tile shape is unknown";
   if (w->n_count != strips(w->rows, height) * strips(w->cols, width)) return "there is not one count per tile";
   int64_t slots = 0;
   for (int64_t i = 0; i < w->n_count; i++) slots += w->count[i];
@@ -70,7 +71,6 @@ const char *sc_matrix_supported(const sc_ops *ops, const sc_matrix *w) {
     const int64_t width = w->format == SC_FMT_lookup ? 32 : 64;
     return w->tile_rows == 16 && w->tile_cols == width ? NULL : "avx512 reads tiles of 16 x 32 (mantissa: 16 x 64)";
   }
-  if (!strcmp(ops->isa, "avx2"))
-    return w->tile_rows == 8 && w->tile_cols == 16 ? NULL : "avx2 reads tiles of 8 x 16";
+  if (!strcmp(ops->isa, "avx2")) return w->tile_rows == 8 && w->tile_cols == 16 ? NULL : "avx2 reads tiles of 8 x 16";
   return NULL;
 }

@@ -99,8 +99,8 @@ static void SC_NAME(csr_mv)(const sc_matrix *w, const float *x, const float *bia
     int32_t k = w->ptr[r];
     const int32_t end = w->ptr[r + 1];
     for (; k + 16 <= end; k += 16)
-      s = _mm512_fmadd_ps(_mm512_loadu_ps(w->values + k),
-                          _mm512_i32gather_ps(_mm512_loadu_si512(w->index32 + k), x, 4), s);
+      s = _mm512_fmadd_ps(_mm512_loadu_ps(w->values + k), _mm512_i32gather_ps(_mm512_loadu_si512(w->index32 + k), x, 4),
+                          s);
     if (k < end) {
       const __mmask16 m = sc_tail(end - k);
       const __m512i ix = _mm512_maskz_loadu_epi32(m, w->index32 + k);

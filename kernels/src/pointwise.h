@@ -61,7 +61,9 @@ SC_INLINE float sc_exp(float x) {
 
 SC_INLINE float sc_sigmoid(float x) { return 1.0f / (1.0f + sc_exp(-x)); }
 
-/* tanh: an odd polynomial below 0.625 (minimax by Lawson's iteration, 0.074 * 2^-24), else 1 - 2 / (e^2|x| + 1) with the sign put back. */
+/* tanh: an odd polynomial below 0.625 (minimax by Lawson's iteration, 0.074 * 2^-24), else 1 - 2 / (e^2|x| + 1) with
+ * the sign put back.
+ */
 SC_INLINE float sc_tanh(float x) {
   float a = __builtin_fabsf(x);
   float big = 1.0f - 2.0f / (sc_exp(2.0f * a) + 1.0f);
@@ -134,49 +136,49 @@ static void SC_NAME(point_lstm)(const sc_point *p) {
 }
 
 /* Reset and fire of one neuron; `due` is the spike of the membrane before this step (see cells/_cell.py). */
-#define SC_FIRE(RESET_BEFORE, RESET_AFTER, RESET_NOW)                         \
-  SC_NO_OVERLAP                                                               \
-  for (int64_t i = 0; i < n; i++) {                                           \
-    float m = mem[i], due = m > theta[i] ? 1.0f : 0.0f;                       \
-    RESET_BEFORE;                                                             \
-    SC_INTEGRATE;                                                             \
-    RESET_AFTER;                                                              \
-    float s = m > theta[i] ? 1.0f : 0.0f;                                     \
-    if (!delay) {                                                             \
-      float now = s - due;                                                    \
-      RESET_NOW;                                                              \
-    }                                                                         \
-    spk[i] = s;                                                               \
-    mem[i] = m;                                                               \
+#define SC_FIRE(RESET_BEFORE, RESET_AFTER, RESET_NOW)   \
+  SC_NO_OVERLAP                                         \
+  for (int64_t i = 0; i < n; i++) {                     \
+    float m = mem[i], due = m > theta[i] ? 1.0f : 0.0f; \
+    RESET_BEFORE;                                       \
+    SC_INTEGRATE;                                       \
+    RESET_AFTER;                                        \
+    float s = m > theta[i] ? 1.0f : 0.0f;               \
+    if (!delay) {                                       \
+      float now = s - due;                              \
+      RESET_NOW;                                        \
+    }                                                   \
+    spk[i] = s;                                         \
+    mem[i] = m;                                         \
   }
 
-#define SC_SPIKING_BODY                                                                    \
-  const int64_t n = p->n;                                                                  \
-  const float *restrict a = p->drive, *restrict b = p->rec, *restrict beta = p->beta;      \
-  const float *restrict theta = p->theta;                                                  \
-  float *restrict spk = p->spk, *restrict mem = p->mem;                                    \
-  const int delay = p->delay;                                                              \
-  switch (p->reset) {                                                                      \
-    case SC_RESET_subtract:                                                                \
-      SC_FIRE((void)0, m = m - due * theta[i], m = m - now * theta[i]);                    \
-      break;                                                                               \
-    case SC_RESET_zero:                                                                    \
-      SC_FIRE(m = (1.0f - due) * m, (void)0, m = m - now * m);                             \
-      break;                                                                               \
-    case SC_RESET_zero_update:                                                             \
-      SC_FIRE((void)0, m = m - due * m, m = m - now * m);                                  \
-      break;                                                                               \
-    default:                                                                               \
-      SC_FIRE((void)0, (void)0, (void)now);                                                \
+#define SC_SPIKING_BODY                                                               \
+  const int64_t n = p->n;                                                             \
+  const float *restrict a = p->drive, *restrict b = p->rec, *restrict beta = p->beta; \
+  const float *restrict theta = p->theta;                                             \
+  float *restrict spk = p->spk, *restrict mem = p->mem;                               \
+  const int delay = p->delay;                                                         \
+  switch (p->reset) {                                                                 \
+    case SC_RESET_subtract:                                                           \
+      SC_FIRE((void)0, m = m - due * theta[i], m = m - now * theta[i]);               \
+      break;                                                                          \
+    case SC_RESET_zero:                                                               \
+      SC_FIRE(m = (1.0f - due) * m, (void)0, m = m - now * m);                        \
+      break;                                                                          \
+    case SC_RESET_zero_update:                                                        \
+      SC_FIRE((void)0, m = m - due * m, m = m - now * m);                             \
+      break;                                                                          \
+    default:                                                                          \
+      SC_FIRE((void)0, (void)0, (void)now);                                           \
   }
 
 #define SC_INTEGRATE m = beta[i] * m + a[i] + b[i]
-static void SC_NAME(point_lif)(const sc_point *p) { SC_SPIKING_BODY }
+static void SC_NAME(point_lif)(const sc_point *p){SC_SPIKING_BODY}
 #undef SC_INTEGRATE
 
-#define SC_INTEGRATE                    \
+#define SC_INTEGRATE                         \
   float u = alpha[i] * syn[i] + a[i] + b[i]; \
-  syn[i] = u;                           \
+  syn[i] = u;                                \
   m = beta[i] * m + u
 static void SC_NAME(point_synaptic)(const sc_point *p) {
   const float *restrict alpha = p->alpha;

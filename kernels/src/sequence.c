@@ -112,15 +112,23 @@ static void run_sample(const sc_ops *ops, const sc_layer *l, const sc_io *io, in
   memset(s.rec, 0, (size_t)padded(rows, 16) * sizeof(float));
   for (int i = 0; i < states; i++)
     memcpy(held[i], io->state[i] + b * features(l, i), (size_t)features(l, i) * sizeof(float));
-  sc_point p = {.n = l->units, .rec = s.rec, .h = l->hr ? s.out : s.h, .c = s.c, .spk = s.h, .syn = s.syn,
-                .mem = s.mem, .alpha = l->alpha, .beta = l->beta, .theta = l->theta, .reset = l->reset,
+  sc_point p = {.n = l->units,
+                .rec = s.rec,
+                .h = l->hr ? s.out : s.h,
+                .c = s.c,
+                .spk = s.h,
+                .syn = s.syn,
+                .mem = s.mem,
+                .alpha = l->alpha,
+                .beta = l->beta,
+                .theta = l->theta,
+                .reset = l->reset,
                 .delay = l->delay};
   for (int64_t from = 0; from < steps; from += SC_CHUNK) {
     const int64_t n = steps - from < SC_CHUNK ? steps - from : SC_CHUNK;
     const int64_t first = l->reverse ? steps - from - n : from; /* the chunk covers times first .. first + n */
     const float *x = io->x + (first * io->batch + b) * l->in;
-    if (l->ih)
-      sc_product(ops, l->ih, x, io->batch * l->in, n, l->bias_ih, s.drive, rows, s.product);
+    if (l->ih) sc_product(ops, l->ih, x, io->batch * l->in, n, l->bias_ih, s.drive, rows, s.product);
     for (int64_t k = 0; k < n; k++) {
       const int64_t at = l->reverse ? n - 1 - k : k, t = first + at;
       recur(ops, l, &s);
@@ -134,7 +142,8 @@ static void run_sample(const sc_ops *ops, const sc_layer *l, const sc_io *io, in
   }
   for (int64_t t = steps; t < io->steps; t++) /* past its end a sample emits zeros */
     for (int i = 0; i < states; i++)
-      if (io->out[i]) memset(io->out[i] + (t * io->batch + b) * features(l, i), 0, (size_t)features(l, i) * sizeof(float));
+      if (io->out[i])
+        memset(io->out[i] + (t * io->batch + b) * features(l, i), 0, (size_t)features(l, i) * sizeof(float));
   for (int i = 0; i < states; i++)
     memcpy(io->state[i] + b * features(l, i), held[i], (size_t)features(l, i) * sizeof(float));
 }
