@@ -106,7 +106,8 @@ class Matrix {
     m_.tile_rows = tile_rows;
     m_.tile_cols = tile_cols;
     m_.n_values = static_cast<int64_t>(values.size());
-    m_.n_index = static_cast<int64_t>(index32 ? index32->size() : index8 ? index8->size() : 0);
+    const bool bytes = m_.format == SC_FMT_lookup;  // each format counts the index that it reads
+    m_.n_index = static_cast<int64_t>(bytes ? (index8 ? index8->size() : 0) : index32 ? index32->size() : 0);
     m_.n_ptr = static_cast<int64_t>(ptr ? ptr->size() : 0);
     m_.n_count = static_cast<int64_t>(count ? count->size() : 0);
     m_.values = values_.get();
@@ -306,6 +307,7 @@ std::vector<std::string> formats() {
 
 }  // namespace
 
+// What is written to is never converted: the result would go to a copy that nobody sees.
 NB_MODULE(_kernels, m) {
   m.doc() = "Native kernels of sparsecirc; see kernels/include/sparsecirc.h.";
   m.def("isas", &isas, "Instruction sets that this build and this processor have, least capable first.");
@@ -338,10 +340,11 @@ NB_MODULE(_kernels, m) {
           nb::arg("alpha").none() = nb::none(), nb::arg("beta").none() = nb::none(),
           nb::arg("theta").none() = nb::none(), nb::arg("reset") = "none", nb::arg("delay") = true,
           nb::arg("reverse") = false)
-      .def("run", &Layer::run, nb::arg("isa"), nb::arg("x"), nb::arg("lengths").none(), nb::arg("state"),
-           nb::arg("out"), nb::arg("batched") = false, nb::arg("poison") = false);
-  m.def("product", &product, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(), nb::arg("y"));
+      .def("run", &Layer::run, nb::arg("isa"), nb::arg("x"), nb::arg("lengths").none(), nb::arg("state").noconvert(),
+           nb::arg("out").noconvert(), nb::arg("batched") = false, nb::arg("poison") = false);
+  m.def("product", &product, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),
+        nb::arg("y").noconvert());
   m.def("product_batched", &product_batched, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),
-        nb::arg("y"));
-  m.def("pointwise", &pointwise, nb::arg("name"), nb::arg("isa"), nb::arg("x"), nb::arg("y"));
+        nb::arg("y").noconvert());
+  m.def("pointwise", &pointwise, nb::arg("name"), nb::arg("isa"), nb::arg("x"), nb::arg("y").noconvert());
 }

@@ -26,7 +26,7 @@ static const char *check_pointers(const sc_matrix *w, int64_t lists, int64_t ite
 
 static const char *check_tiles(const sc_matrix *w) {
   const int64_t height = w->tile_rows, width = w->tile_cols;
-  if (height < 1 || height > 16 || width < 1 || width > 256 || (width & (width - 1)))
+  if (height < 1 || height > 16 || width < 1 || width > SC_PAD || (width & (width - 1)))
     return "the tile shape is unknown";
   if (w->n_count != strips(w->rows, height) * strips(w->cols, width)) return "there is not one count per tile";
   int64_t slots = 0;
