@@ -102,12 +102,12 @@ class Out:
             return
         console = self._console(sys.stdout)
         for item in shown:
-            console.print(item)
+            console.print(item, soft_wrap=isinstance(item, str))  # only tables are fitted to the width
 
     def say(self, text: str) -> None:
         """Words for people, on stderr."""
         if not self.quiet:
-            (self._live[-1] if self._live else self._console(sys.stderr)).print(text)
+            (self._live[-1] if self._live else self._console(sys.stderr)).print(text, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """A warning, on stderr."""

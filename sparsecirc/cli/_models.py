@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from sparsecirc.cli._command import ModelSpec
 from sparsecirc.cli._console import Out
-from sparsecirc.cli._inputs import make_input
 from sparsecirc.cli._outputs import read_manifest
 from sparsecirc.errors import FileFormatError, UnsupportedError, UsageError
 from sparsecirc.ir import Graph, load_graph
@@ -79,7 +78,13 @@ class Loaded:
         Raises:
             UsageError: ``batch`` or ``steps`` is below 1.
         """
-        made = make_input(self.graph, batch=batch, steps=steps, seed=seed)
+        from sparsecirc._bench import example_input
+
+        if batch < 1:
+            raise UsageError(f"batch is {batch}: expected at least 1")
+        if steps < 1:
+            raise UsageError(f"seq-len is {steps}: expected at least 1 time step")
+        made = example_input(self.graph, batch=batch, steps=steps, seed=seed)
         if self.example is None or len(self.graph.inputs) != 1:
             return made
         node = self.graph.inputs[0]
@@ -100,7 +105,7 @@ class Loaded:
     @property
     def input_note(self) -> str:
         """Where :meth:`input` comes from, in words."""
-        return "samples of its data" if self.example is not None else "random normal input"
+        return "samples of its data" if self.example is not None else "random input"
 
 
 def load(spec: ModelSpec, out: Out) -> Loaded:
