@@ -128,7 +128,8 @@ class Graph:
                 if role not in node.params:
                     continue
                 value = node.weight(role)
-                flat = value.reshape(value.shape[0], -1) if value.ndim > 1 else value.reshape(1, -1)
+                shape = value.shape if value.ndim > 1 else (1, *value.shape)
+                flat = value.reshape(shape[0], int(np.prod(shape[1:])))
                 pattern = node.patterns.get(role) or Pattern.full(*flat.shape)
                 gates = node.gates(role) if per_gate else ()
                 height = flat.shape[0] // max(len(gates), 1)

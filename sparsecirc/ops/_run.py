@@ -50,7 +50,8 @@ class LinearRunner:
         x = np.ascontiguousarray(inputs[0], np.float32)
         rows, cols = self.packed.shape
         y = np.empty((*x.shape[:-1], rows), np.float32)
-        kernels.product(self.packed.matrix, self.isa.value, x.reshape(-1, cols), self._bias, y.reshape(-1, rows))
+        n = int(np.prod(x.shape[:-1]))
+        kernels.product(self.packed.matrix, self.isa.value, x.reshape(n, cols), self._bias, y.reshape(n, rows))
         return {"": y}, state
 
 
@@ -94,8 +95,8 @@ class RecurrentRunner:
             hh=matrices.get("hh"),
             hr=matrices.get("hr"),
             bias_ih=_vector(node, "bias_ih") if "ih" in packed else None,
-            bias_hh=_vector(node, "bias_hh"),
-            hh_diag=_vector(node, "hh_diag"),
+            bias_hh=self._per_unit("bias_hh") if node.feature_shape else _vector(node, "bias_hh"),
+            hh_diag=self._per_unit("hh_diag"),
             alpha=self._per_unit("alpha"),
             beta=self._per_unit("beta"),
             theta=self._per_unit("threshold"),
@@ -105,8 +106,14 @@ class RecurrentRunner:
         )
 
     def _per_unit(self, role: str) -> NDArray[np.float32] | None:
-        value = _vector(self.node, role)
-        return None if value is None else np.ascontiguousarray(np.broadcast_to(value, self.node.units))
+        """One entry per unit; a parameter may be flat or of any shape that broadcasts to the features."""
+        node = self.node
+        if role not in node.params:
+            return None
+        value = np.asarray(node.weight(role), np.float32)
+        if value.size != node.units:
+            value = np.broadcast_to(value, node.feature_shape or (node.units,))
+        return np.ascontiguousarray(value).ravel()
 
     def __call__(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         """Outputs by port (those in ``ports``), and the new state."""
@@ -114,8 +121,9 @@ class RecurrentRunner:
         x = np.asarray(inputs[0], np.float32)
         steps, batch = x.shape[:2]
         x = np.ascontiguousarray(x.reshape(steps, batch, int(np.prod(x.shape[2:]))))
-        if "ih" not in self.packed and "bias_ih" in node.params:
-            x = x + np.asarray(node.params["bias_ih"], np.float32)
+        if "ih" not in self.packed:
+            bias = self._per_unit("bias_ih") if node.feature_shape else _vector(node, "bias_ih")
+            x = x if bias is None else x + bias
         shapes = node.states()
         new = {
             s: np.array(state[s], np.float32, order="C") if s in state else np.zeros((batch, *shape), np.float32)
