@@ -134,7 +134,7 @@ def recurrent_graph(
     if input_product:
         matrix("ih", rows, inputs, 1.0)
     if recurrence and one_to_one:
-        params["hh_diag"] = rng.uniform(-0.5, 0.5, units).astype(np.float32)
+        params["hh_diag"] = rng.uniform(-0.5, 0.5, feature_shape or units).astype(np.float32)
     elif recurrence:
         matrix("hh", rows, width, 0.9)
     if projection is not None:
