@@ -15,7 +15,7 @@ from sparsecirc._native import resolve_isa
 from sparsecirc._program import Program
 from sparsecirc._target import Isa, Target
 from sparsecirc.errors import UnsupportedError, UsageError
-from sparsecirc.formats import Packed
+from sparsecirc.formats import Packed, every_format
 from sparsecirc.ir import Graph, Linear, Node, Recurrent
 from sparsecirc.ops import Kernel, Problem, kernels_for
 
@@ -57,17 +57,19 @@ def compile(
     target = target or Target.cpu()
     isa = resolve_isa(target)
     exact = graph.spiking if exact is None else exact
-    forced = _forced(graph, kernel, isa)
+    forced = _forced(graph, kernel, isa, target.dtype)
     packed: dict[str, Packed] = {}
     choices: dict[str, Choice] = {}
-    for problem, weight in problems(graph, isa, exact):
+    for problem, weight in problems(graph, isa, exact, target.dtype):
         chosen = _choose(problem, weight, forced.get(problem.weight))
         packed[problem.weight] = chosen.packed
         choices[problem.weight] = chosen.choice
-    return Program(with_packed_weights(graph, packed, isa), target, isa, packed, choices, exact)
+    return Program(
+        with_packed_weights(graph, packed, isa), target, isa, packed, choices, exact and target.dtype == "f32"
+    )
 
 
-def problems(graph: Graph, isa: Isa, exact: bool) -> list[tuple[Problem, np.ndarray]]:
+def problems(graph: Graph, isa: Isa, exact: bool, dtype: str = "f32") -> list[tuple[Problem, np.ndarray]]:
     """Every matrix that native kernels multiply by, with its dense float32 weight."""
     found = []
     spikes = {f"{n.name}.spk" for n in graph.recurrent if n.cell.spiking} | {
@@ -90,6 +92,7 @@ def problems(graph: Graph, isa: Isa, exact: bool) -> list[tuple[Problem, np.ndar
             vectors=SEQUENCE_VECTORS if many else 1,
             spikes=fed_by_spikes,
             exact=exact,
+            dtype=dtype if _bounded(node, view.role) else "f32",
         )
         found.append((problem, np.ascontiguousarray(view.value, np.float32)))
     return found
@@ -99,9 +102,16 @@ def _native(node: Node, role: str) -> bool:
     return isinstance(node, Linear) or (isinstance(node, Recurrent) and role in ("ih", "hh", "hr"))
 
 
+def _bounded(node: Node, role: str) -> bool:
+    """Whether the state that a recurrent weight multiplies lies in [-1, 1], so that integers can hold it."""
+    if not isinstance(node, Recurrent) or role != "hh":
+        return False
+    return node.cell.name in ("rnn_tanh", "gru") or (node.cell.name == "lstm" and "hr" not in node.params)
+
+
 def with_packed_weights(graph: Graph, packed: Mapping[str, Packed], isa: Isa) -> Graph:
     """``graph`` with the weights that the packed loops really multiply by."""
-    formats = {k.format.name: k.format for k in kernels_for(isa).values()}
+    formats = every_format(isa)
     nodes = {n.name: n for n in graph.nodes}
     for name, pack in packed.items():
         form = formats[pack.format]
@@ -111,10 +121,10 @@ def with_packed_weights(graph: Graph, packed: Mapping[str, Packed], isa: Isa) ->
     return graph.replace_nodes(*nodes.values())
 
 
-def _forced(graph: Graph, kernel: str | Mapping[str, str] | None, isa: Isa) -> dict[str, str]:
+def _forced(graph: Graph, kernel: str | Mapping[str, str] | None, isa: Isa, dtype: str) -> dict[str, str]:
     if kernel is None:
         return {}
-    known = kernels_for(isa)
+    known = {**kernels_for(isa), **kernels_for(isa, dtype)}
     names = [v.name for v in graph.weights() if _native(v.node, v.role)]
     pruned = {v.name for v in graph.weights() if v.pattern.nnz < v.value.size}
     asked = {"*": kernel} if isinstance(kernel, str) else kernel
@@ -137,9 +147,14 @@ class _Chosen:
 
 
 def _choose(problem: Problem, weight: np.ndarray, forced: str | None) -> _Chosen:
-    candidates = kernels_for(problem.isa)
+    candidates = kernels_for(problem.isa, problem.dtype)
     refused = {name: why for name, k in candidates.items() if (why := k.supports(problem)) is not None}
     if forced is not None:
+        if forced not in candidates:
+            raise UnsupportedError(
+                f"kernel '{forced}' cannot run weight '{problem.weight}': it has no {problem.dtype} version; "
+                f"expected one of {', '.join(candidates)}"
+            )
         if forced in refused:
             reasons = "; ".join(f"{n}: {refused.get(n, 'can run it')}" for n in candidates)
             raise UnsupportedError(
@@ -156,7 +171,7 @@ def _choose(problem: Problem, weight: np.ndarray, forced: str | None) -> _Chosen
     times = measure(packs, problem.isa, x)
     best = min(times, key=lambda n: times[n])
     reason = f"fastest of {len(times)} measured"
-    if best == "dense" and len(times) > 1 and problem.pattern.density < 1:
+    if best in ("dense", "dense16") and len(times) > 1 and problem.pattern.density < 1:
         reason = "kept dense: faster than every sparse kernel"
     figures: dict[str, float | str] = {**{n: round(t, 4) for n, t in times.items()}, **refused}
     return _Chosen(packs[best], choice_of(problem, packs[best], candidates[best], reason, times[best], figures))

@@ -29,6 +29,10 @@ class Matrix:
         count: NDArray[np.uint8] | None = None,
         tile_rows: int = 0,
         tile_cols: int = 0,
+        words: NDArray[np.int16] | None = None,
+        words8: NDArray[np.int8] | None = None,
+        scale: _F32 | None = None,
+        correction: NDArray[np.int32] | None = None,
     ) -> None: ...
     @property
     def format(self) -> str: ...

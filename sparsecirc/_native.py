@@ -30,8 +30,8 @@ def resolve_isa(target: Target) -> Isa:
     """
     if target.device != "cpu":
         raise UnsupportedError(f"target device '{target.device}' has no kernels in this version: use Target.cpu()")
-    if target.dtype != "f32":
-        raise UnsupportedError(f"target dtype '{target.dtype}' has no kernels in this version: use 'f32'")
+    if target.dtype not in ("f32", "int16", "int8"):
+        raise UnsupportedError(f"target dtype '{target.dtype}' has no kernels in this version: use f32, int16 or int8")
     here = available_isas()
     if target.isa is None:
         return here[-1]

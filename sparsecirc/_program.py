@@ -17,7 +17,7 @@ from sparsecirc._files import read_container, write_container
 from sparsecirc._native import resolve_isa
 from sparsecirc._target import Isa, Target
 from sparsecirc.errors import FileFormatError, UnsupportedError
-from sparsecirc.formats import Packed, formats_for
+from sparsecirc.formats import Packed, every_format
 from sparsecirc.ir import Context, Conv, Graph, Node, Recurrent, Result, State, Values, walk
 from sparsecirc.ir._io import graph_from_parts, graph_to_parts
 from sparsecirc.ops import Runner, prepare
@@ -109,7 +109,8 @@ class Program:
             "exact": self.exact,
             "choices": [asdict(c) for c in self.choices.values()],
         }
-        write_container(Path(path), "program", record, arrays)
+        scales = {f"{name}|scale": p.scale for name, p in self.packed.items() if p.scale is not None}
+        write_container(Path(path), "program", record, {**arrays, **scales})
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Program:
@@ -129,19 +130,32 @@ class Program:
         except (KeyError, TypeError, ValueError) as error:
             raise FileFormatError(f"{path} is not a valid program: {error!r}") from error
         try:
-            resolve_isa(Target.cpu(isa, threads=target.threads))
+            resolve_isa(Target.cpu(isa, dtype=target.dtype, threads=target.threads))
         except UnsupportedError as error:
             raise UnsupportedError(f"{path}: {error}; compile the network again on this machine") from error
-        formats = formats_for(isa)
+        formats = every_format(isa)
         packed = {}
         views = {v.name: v for v in graph.weights()}
         for name, choice in choices.items():
             if name not in views or choice.format not in formats:
                 raise FileFormatError(f"{path} names weight '{name}' in format '{choice.format}', which does not exist")
             value = np.ascontiguousarray(views[name].value, np.float32)
-            packed[name] = formats[choice.format].pack(views[name].pattern, value)
+            form, pattern = formats[choice.format], views[name].pattern
+            scale = arrays.get(f"{name}|scale")
+            if form.repack is not None and (scale is None or scale.shape != pattern.shape[:1]):
+                raise FileFormatError(f"{path} holds no scales for weight '{name}' in format '{choice.format}'")
+            packed[name] = form.pack(pattern, value) if form.repack is None else form.repack(pattern, value, scale)
         asked = header["target"].get("isa")
-        return Program(graph, Target.cpu(asked, threads=target.threads), isa, packed, choices, exact)
+        target = Target.cpu(asked, dtype=target.dtype, threads=target.threads)
+        return Program(graph, target, isa, packed, choices, exact)
+
+    @property
+    def tolerance(self) -> float:
+        """Largest difference from `interpret(program.graph, x)` to expect, relative to the largest output.
+
+        1e-5 in float32. Integer programs also round the state at every step, to 12 bits (int16) or 8 bits (int8).
+        """
+        return {"f32": 1e-5, "int16": 1e-2, "int8": 1e-1}[self.target.dtype]
 
     @cached_property
     def _unsteppable(self) -> str | None:

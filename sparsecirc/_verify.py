@@ -149,7 +149,7 @@ def verify(
     *,
     reference: Graph | None = None,
     lengths: ArrayLike | None = None,
-    tolerance: float = RTOL,
+    tolerance: float | None = None,
 ) -> VerifyReport:
     """Compare ``program`` with the float64 interpreter on ``x``, per output and per time step.
 
@@ -158,18 +158,18 @@ def verify(
         x: inputs in the graph's layout.
         reference: the graph before compilation; the report then also says how far packing moved a weight.
         lengths: valid steps per sample.
-        tolerance: largest difference relative to the largest value of an output.
+        tolerance: largest difference relative to the largest value of an output; `Program.tolerance` by default.
 
     Raises:
         UsageError: inputs do not fit, or there is nothing to compare.
     """
     ctx_run = walk(program.graph, x, None, lengths, np.float32, program.compute_all, keep_values=True)
     truth = interpret(program.graph, x, lengths=lengths, keep_values=True)
-    report = compare(program.graph, truth, ctx_run, tolerance=tolerance)
+    report = compare(program.graph, truth, ctx_run, tolerance=program.tolerance if tolerance is None else tolerance)
     if reference is None:
         return report
     moved = _rounding(program.graph, reference)
-    bound = 0.0 if program.exact else 2.0**-16
+    bound = 0.0 if program.exact else 2.0**-16 if program.target.dtype == "f32" else float("inf")
     return VerifyReport(**{**_fields(report), "rounding": moved, "ok": report.ok and moved <= bound})
 
 

@@ -94,12 +94,17 @@ class Matrix {
  public:
   Matrix(const std::string &format, int64_t rows, int64_t cols, const In<float> &values, const Maybe<int32_t> &ptr,
          const Maybe<int32_t> &index32, const Maybe<uint8_t> &index8, const Maybe<uint8_t> &count, int64_t tile_rows,
-         int64_t tile_cols)
+         int64_t tile_cols, const Maybe<int16_t> &words, const Maybe<int8_t> &words8, const Maybe<float> &scale,
+         const Maybe<int32_t> &correction)
       : values_(copy<float>(values)),
         ptr_(copy<int32_t>(ptr)),
         index32_(copy<int32_t>(index32)),
         index8_(copy<uint8_t>(index8)),
-        count_(copy<uint8_t>(count)) {
+        count_(copy<uint8_t>(count)),
+        words_(copy<int16_t>(words)),
+        words8_(copy<int8_t>(words8)),
+        scale_(copy<float>(scale)),
+        correction_(copy<int32_t>(correction)) {
     m_.format = find(kFormats, format, "format");
     m_.rows = rows;
     m_.cols = cols;
@@ -115,11 +120,23 @@ class Matrix {
     m_.index32 = index32_.get();
     m_.index8 = index8_.get();
     m_.count = count_.get();
+    m_.n_words = static_cast<int64_t>(words ? words->size() : 0);
+    m_.n_bytes = static_cast<int64_t>(words8 ? words8->size() : 0);
+    m_.n_scale = static_cast<int64_t>(scale ? scale->size() : 0);
+    m_.n_correction = static_cast<int64_t>(correction ? correction->size() : 0);
+    m_.words = words_.get();
+    m_.bytes = words8_.get();
+    m_.scale = scale_.get();
+    m_.correction = correction_.get();
     const bool pointers = m_.format == SC_FMT_csr || m_.format == SC_FMT_block16x1 || m_.format == SC_FMT_block4x4 ||
                           (m_.format == SC_FMT_columns && m_.ptr);
     const bool tiles = m_.format == SC_FMT_lookup || m_.format == SC_FMT_mantissa;
     if (pointers && (!m_.ptr || !m_.index32)) fail("row pointers or indices are missing");
     if (tiles && (!m_.count || (m_.format == SC_FMT_lookup && !m_.index8))) fail("counts or indices are missing");
+    const bool words16 = m_.format == SC_FMT_lookup16 || m_.format == SC_FMT_dense16;
+    if (words16 && (!m_.words || !m_.scale)) fail("words or scales are missing");
+    if (m_.format == SC_FMT_lookup16 && !m_.count) fail("counts are missing");
+    if (m_.format == SC_FMT_dense8 && (!m_.bytes || !m_.scale || !m_.correction)) fail("bytes or scales are missing");
     if (const char *why = sc_matrix_check(&m_)) fail(why);
   }
   const sc_matrix *get() const { return &m_; }
@@ -139,6 +156,10 @@ class Matrix {
   Buffer<float> values_;
   Buffer<int32_t> ptr_, index32_;
   Buffer<uint8_t> index8_, count_;
+  Buffer<int16_t> words_;
+  Buffer<int8_t> words8_;
+  Buffer<float> scale_;
+  Buffer<int32_t> correction_;
   sc_matrix m_{};
 };
 
@@ -321,10 +342,13 @@ NB_MODULE(_kernels, m) {
       nb::arg("isa"), nb::arg("format"));
   nb::class_<Matrix>(m, "Matrix")
       .def(nb::init<const std::string &, int64_t, int64_t, const In<float> &, const Maybe<int32_t> &,
-                    const Maybe<int32_t> &, const Maybe<uint8_t> &, const Maybe<uint8_t> &, int64_t, int64_t>(),
+                    const Maybe<int32_t> &, const Maybe<uint8_t> &, const Maybe<uint8_t> &, int64_t, int64_t,
+                    const Maybe<int16_t> &, const Maybe<int8_t> &, const Maybe<float> &, const Maybe<int32_t> &>(),
            nb::arg("format"), nb::arg("rows"), nb::arg("cols"), nb::arg("values"), nb::arg("ptr").none() = nb::none(),
            nb::arg("index32").none() = nb::none(), nb::arg("index8").none() = nb::none(),
-           nb::arg("count").none() = nb::none(), nb::arg("tile_rows") = 0, nb::arg("tile_cols") = 0)
+           nb::arg("count").none() = nb::none(), nb::arg("tile_rows") = 0, nb::arg("tile_cols") = 0,
+           nb::arg("words").none() = nb::none(), nb::arg("words8").none() = nb::none(),
+           nb::arg("scale").none() = nb::none(), nb::arg("correction").none() = nb::none())
       .def_prop_ro("format", &Matrix::format)
       .def_prop_ro("rows", &Matrix::rows)
       .def_prop_ro("cols", &Matrix::cols)

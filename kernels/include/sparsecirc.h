@@ -34,6 +34,10 @@ enum sc_reset { SC_RESET_none, SC_RESET_subtract, SC_RESET_zero, SC_RESET_zero_u
 /* Most floats that a kernel reads past the end of x, rounded: x must be readable, and zero, up to this multiple. */
 #define SC_PAD 64
 
+/* Largest magnitude of a quantised state: 12 bits beside 16-bit weights, 8 bits beside 8-bit ones. */
+#define SC_STATE16 2047.0f
+#define SC_STATE8 127.0f
+
 /* A packed matrix. What the arrays hold depends on the format; tiles run row strip by row strip, columns ascending.
  *
  *   dense      values [strips][cols][16]: 16 rows of one column side by side, rows padded with zeros
@@ -43,6 +47,9 @@ enum sc_reset { SC_RESET_none, SC_RESET_subtract, SC_RESET_zero, SC_RESET_zero_u
  *   lookup     count [strips][tiles] slots, values [slots][tile_rows], index8 [slots][tile_rows] = column in tile
  *   mantissa   as lookup, the column in the low bits of each value instead of index8
  *   columns    ptr [cols + 1], index32 [nnz] = row, values [nnz]; or ptr and index32 null, values [cols][rows]
+ *   lookup16   count [strips][tiles] pairs of slots, words [pairs][16 rows][2]: weight and, in the low 6 bits, column
+ *   dense16    words [strips][pairs of columns][16][2]; dense8: bytes [strips][fours of columns][16][4]
+ *   the integer formats have scale [rows]; dense8 also correction [rows] = 128 * the row's sum
  */
 typedef struct sc_matrix {
   int format;
@@ -54,9 +61,14 @@ typedef struct sc_matrix {
   const int32_t *index32;
   const uint8_t *index8;
   const uint8_t *count;
+  int64_t n_words, n_bytes, n_scale, n_correction;
+  const int16_t *words;
+  const int8_t *bytes;
+  const float *scale;
+  const int32_t *correction;
 } sc_matrix;
 
-/* y = bias + W x; bias may be null. scratch: room for cols int32 (read by `columns` only). */
+/* y = bias + W x; bias may be null. scratch: room for cols int32, rounded up to a multiple of SC_PAD. */
 typedef void (*sc_mv_fn)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch);
 /* Y = bias + W X with X (cols, batch), Y (rows, batch); batch a multiple of the vector length. */
 typedef void (*sc_mm_fn)(const sc_matrix *w, const float *x, const float *bias, float *y, int64_t batch);

@@ -39,6 +39,46 @@ static const char *check_tiles(const sc_matrix *w) {
   return NULL;
 }
 
+/* The sums of a tile must stay in int32 for every state: its words in a row add up to at most 2^31 / 2^11. */
+static const char *check_words(const sc_matrix *w) {
+  if (w->tile_rows != 16 || w->tile_cols != 64) return "tiles of words are 16 x 64";
+  const int64_t tiles = strips(w->rows, 16) * strips(w->cols, 64);
+  if (w->n_count != tiles) return "there is not one count per tile";
+  int64_t pairs = 0;
+  for (int64_t i = 0; i < tiles; i++) pairs += w->count[i];
+  if (w->n_words != pairs * 32) return "the counts do not cover the words";
+  const int16_t *v = w->words;
+  for (int64_t t = 0; t < tiles; t++) {
+    int64_t sum[16] = {0};
+    for (int k = w->count[t]; k > 0; k--, v += 32)
+      for (int i = 0; i < 32; i++) sum[i / 2] += v[i] < 0 ? -(int64_t)v[i] : v[i];
+    for (int i = 0; i < 16; i++)
+      if (sum[i] * 2047 > INT32_MAX) return "the words of a tile overflow its sum";
+  }
+  return NULL;
+}
+
+static const char *check_integers(const sc_matrix *w) {
+  if (w->n_scale != w->rows) return "there is not one scale per row";
+  if (w->format == SC_FMT_lookup16) return check_words(w);
+  if (w->format == SC_FMT_dense16) {
+    if (w->n_words != strips(w->rows, 16) * strips(w->cols, 2) * 32) return "dense words do not fill whole panels";
+    const int64_t row = strips(w->cols, 2) * 2;
+    for (int64_t r = 0; r < strips(w->rows, 16) * 16; r++) {
+      int64_t sum = 0;
+      for (int64_t c = 0; c < row; c++) {
+        const int16_t v = w->words[(r / 16 * row + c / 2 * 2) * 16 + r % 16 * 2 + c % 2];
+        sum += v < 0 ? -(int64_t)v : v;
+      }
+      if (sum * 2047 > INT32_MAX) return "the words of a row overflow its sum";
+    }
+    return NULL;
+  }
+  if (w->n_correction != w->rows) return "there is not one correction per row";
+  if (w->cols > 65536) return "dense bytes sum up to 65536 columns";
+  return w->n_bytes == strips(w->rows, 16) * strips(w->cols, 4) * 64 ? NULL : "dense bytes do not fill whole panels";
+}
+
 const char *sc_matrix_check(const sc_matrix *w) {
   if (w->rows < 0 || w->cols < 0 || w->rows > INT32_MAX - SC_PAD || w->cols > INT32_MAX - SC_PAD)
     return "the shape is out of range";
@@ -60,6 +100,10 @@ const char *sc_matrix_check(const sc_matrix *w) {
     case SC_FMT_columns:
       if (!w->ptr) return w->n_values == w->rows * w->cols ? NULL : "dense columns need rows * cols values";
       return check_pointers(w, w->cols, w->n_values, w->rows);
+    case SC_FMT_lookup16:
+    case SC_FMT_dense16:
+    case SC_FMT_dense8:
+      return check_integers(w);
     default:
       return "the format is unknown";
   }

@@ -5,6 +5,8 @@
 #define SC_VL 8
 #define SC_VEC_FMA(a, b, c) _mm256_fmadd_ps((a), (b), (c))
 #include "generic.h"
+#define SC_GENERIC_MV /* the integer products have no AVX2 version yet */
+#include "integer.h"
 #include "pointwise.h"
 
 static inline __m256 sc_sum4(__m256 a, __m256 b, __m256 c, __m256 d) {

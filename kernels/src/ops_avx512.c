@@ -224,4 +224,6 @@ static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float
   }
 }
 
+#include "integer_avx512.h"
+
 SC_DEFINE_OPS("avx512", sc_ops_avx512)

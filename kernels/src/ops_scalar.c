@@ -3,6 +3,7 @@
 #define SC_VL 4
 #define SC_GENERIC_MV
 #include "generic.h"
+#include "integer.h"
 #include "pointwise.h"
 
 SC_DEFINE_OPS("scalar", sc_ops_scalar)

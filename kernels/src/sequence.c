@@ -35,7 +35,7 @@ static float *take(arena *a, int64_t n) {
   return p;
 }
 
-size_t sc_product_workspace(const sc_matrix *w) { return (size_t)(padded(w->cols, SC_PAD) + padded(w->cols, 16)); }
+size_t sc_product_workspace(const sc_matrix *w) { return (size_t)(2 * padded(w->cols, SC_PAD)); }
 
 void sc_product(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias,
                 float *y, int64_t ldy, float *workspace) {
@@ -77,7 +77,7 @@ static size_t lay_out_sample(const sc_layer *l, float *base, sample_space *s) {
   s->rec = take(&a, padded(rows, 16));
   s->drive = take(&a, l->ih ? rows * SC_CHUNK : 0);
   s->product = take(&a, l->ih ? (int64_t)sc_product_workspace(l->ih) : 0);
-  s->scratch = (int32_t *)(void *)take(&a, l->hh ? l->hh->cols : 0);
+  s->scratch = (int32_t *)(void *)take(&a, l->hh ? padded(l->hh->cols, SC_PAD) : 0);
   s->hr_product = take(&a, l->hr ? (int64_t)sc_product_workspace(l->hr) : 0);
   return a.used;
 }

@@ -2,6 +2,7 @@
 
 from sparsecirc._target import Isa
 from sparsecirc.formats._blocks import BLOCK4X4, BLOCK16X1
+from sparsecirc.formats._integer import DENSE8, DENSE16, LOOKUP16
 from sparsecirc.formats._lookup import lookup, lookup_for, mantissa, mantissa_for
 from sparsecirc.formats._packed import Format, Packed
 from sparsecirc.formats._plain import COLUMNS, CSR, DENSE
@@ -12,15 +13,30 @@ def formats_for(isa: Isa) -> dict[str, Format]:
     return {f.name: f for f in (DENSE, CSR, BLOCK16X1, BLOCK4X4, lookup_for(isa), mantissa_for(isa), COLUMNS)}
 
 
+def every_format(isa: Isa) -> dict[str, Format]:
+    """Every format of every number type by name, with the tiles that ``isa`` reads."""
+    return {**formats_for(isa), **integer_formats("int16"), **integer_formats("int8")}
+
+
+def integer_formats(dtype: str) -> dict[str, Format]:
+    """Formats of the recurrent weights of an integer target: ``"int16"`` or ``"int8"``."""
+    return {f.name: f for f in {"int16": (LOOKUP16, DENSE16), "int8": (DENSE8,)}.get(dtype, ())}
+
+
 __all__ = [
     "BLOCK4X4",
     "BLOCK16X1",
     "COLUMNS",
     "CSR",
     "DENSE",
+    "DENSE8",
+    "DENSE16",
+    "LOOKUP16",
     "Format",
     "Packed",
+    "every_format",
     "formats_for",
+    "integer_formats",
     "lookup",
     "lookup_for",
     "mantissa",

@@ -27,7 +27,7 @@ LOOKUP_TILE = {Isa.AVX512: (16, 32), Isa.AVX2: (8, 16), Isa.SCALAR: (16, 32)}
 MANTISSA_TILE = {Isa.AVX512: (16, 64), Isa.AVX2: (8, 16), Isa.SCALAR: (16, 64)}
 
 
-def _slots(pattern: Pattern, tile: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def slots(pattern: Pattern, tile: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Slot count of each tile, and the place of each live weight in the value array."""
     (rows, cols), (height, width) = pattern.shape, tile
     across = -(-cols // width)
@@ -51,7 +51,7 @@ def lookup(tile: tuple[int, int]) -> Format:
     """The tiled lookup with a byte of index per slot."""
 
     def pack(pattern: Pattern, weight: F32) -> Packed:
-        count, place = _slots(pattern, tile)
+        count, place = slots(pattern, tile)
         size = int(count.sum(dtype=np.int64)) * tile[0]
         values, index = np.zeros(size, np.float32), np.zeros(size, np.uint8)
         values[place] = pattern.values(weight)
@@ -65,7 +65,7 @@ def mantissa(tile: tuple[int, int]) -> Format:
     """The tiled lookup with the index inside the weight."""
 
     def pack(pattern: Pattern, weight: F32) -> Packed:
-        count, place = _slots(pattern, tile)
+        count, place = slots(pattern, tile)
         values = np.zeros(int(count.sum(dtype=np.int64)) * tile[0], np.float32)
         values[place] = _hide(pattern.values(weight).astype(np.float32), pattern.indices % tile[1], tile[1])
         return Packed("mantissa", pattern.shape, pattern.nnz, values, count=count, tile=tile)

@@ -28,8 +28,11 @@ class Packed:
         ptr: row, strip or column pointers, int32.
         index32: columns, block columns or rows, int32.
         index8: column within the tile, uint8.
-        count: slots of each tile, uint8.
+        count: slots (``lookup16``: pairs of slots) of each tile, uint8.
         tile: (rows, cols) of a tile, (0, 0) where there are none.
+        words, words8: integer weights, int16 or int8; ``values`` is then empty.
+        scale: float32 (rows,): the weight that an integer 1 stands for.
+        correction: int32 (rows,): what the offset of an unsigned state adds to a sum.
     """
 
     format: str
@@ -41,17 +44,25 @@ class Packed:
     index8: NDArray[np.uint8] | None = None
     count: NDArray[np.uint8] | None = None
     tile: tuple[int, int] = (0, 0)
+    words: NDArray[np.int16] | None = None
+    words8: NDArray[np.int8] | None = None
+    scale: F32 | None = None
+    correction: NDArray[np.int32] | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        arrays: tuple[NDArray[Any] | None, ...] = (self.values, self.ptr, self.index32, self.index8, self.count)
+        arrays: tuple[NDArray[Any] | None, ...] = (
+            *(self.values, self.ptr, self.index32, self.index8, self.count),
+            *(self.words, self.words8, self.scale, self.correction),
+        )
         return sum(a.nbytes for a in arrays if a is not None)
 
     @property
     def padding(self) -> float:
         """Stored values per live connection, at least 1; 1 for an empty matrix."""
-        return self.values.size / self.nnz if self.nnz else 1.0
+        stored = self.values.size + sum(w.size for w in (self.words, self.words8) if w is not None)
+        return stored / self.nnz if self.nnz else 1.0
 
     @cached_property
     def matrix(self) -> kernels.Matrix:
@@ -65,11 +76,16 @@ class Packed:
             self.index8,
             self.count,
             *self.tile,
+            self.words,
+            self.words8,
+            self.scale,
+            self.correction,
         )
 
 
 Pack = Callable[[Pattern, F32], Packed]
 Unpack = Callable[[Packed], F32]
+Repack = Callable[[Pattern, F32, F32 | None], Packed]
 
 
 @dataclass(frozen=True)
@@ -81,9 +97,11 @@ class Format:
         pack: ``pack(pattern, weight)`` with a dense (rows, cols) float32 weight.
         unpack: the dense weight that the loop multiplies by; equal to what was packed but for ``mantissa``.
         exact: whether that is so.
+        repack: ``repack(pattern, weight, scale)`` with the scales of an earlier packing, for the integer formats.
     """
 
     name: str
     pack: Pack
     unpack: Unpack
     exact: bool = True
+    repack: Repack | None = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
-from sparsecirc.formats import Format, formats_for
+from sparsecirc.formats import Format, formats_for, integer_formats
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Problem:
         vectors: inputs known at once: 1 in a recurrence, many where a whole sequence is there.
         spikes: whether the inputs are spikes (mostly zero).
         exact: whether the weights must stay as they are.
+        dtype: number type of the weights: the target's where the state is bounded by 1, else ``"f32"``.
     """
 
     weight: str
@@ -31,6 +32,7 @@ class Problem:
     vectors: int
     spikes: bool
     exact: bool
+    dtype: str = "f32"
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Kernel:
     isa: Isa
 
     def name(self, problem: Problem) -> str:
-        """``sc_f32_<format>_<op>__<isa>``."""
-        return f"sc_f32_{self.format.name}_{problem.op}__{self.isa.value}"
+        """``sc_<dtype>_<format>_<op>__<isa>``."""
+        return f"sc_{problem.dtype}_{self.format.name}_{problem.op}__{self.isa.value}"
 
     def supports(self, problem: Problem) -> str | None:
         """``None`` where it can run ``problem``, else the reason."""
@@ -99,6 +101,7 @@ _REASONS: dict[str, Callable[[Problem], str | None]] = {
 }
 
 
-def kernels_for(isa: Isa) -> dict[str, Kernel]:
-    """Every kernel of an instruction set, by the name of its format."""
-    return {name: Kernel(f, isa) for name, f in formats_for(isa).items()}
+def kernels_for(isa: Isa, dtype: str = "f32") -> dict[str, Kernel]:
+    """Every kernel of an instruction set and number type, by the name of its format."""
+    formats = formats_for(isa) if dtype == "f32" else integer_formats(dtype)
+    return {name: Kernel(f, isa) for name, f in formats.items()}

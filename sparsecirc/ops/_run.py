@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sparsecirc._native import kernels
 from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
+from sparsecirc.errors import UsageError
 from sparsecirc.formats import CSR, DENSE, Packed
 from sparsecirc.ir import Context, Linear, Node, Recurrent, State, Values
 
@@ -115,6 +116,16 @@ class RecurrentRunner:
             value = np.broadcast_to(value, node.feature_shape or (node.units,))
         return np.ascontiguousarray(value).ravel()
 
+    def _check_bounded(self, state: State) -> None:
+        packed = self.packed.get("hh")
+        if packed is not None and packed.scale is not None:
+            largest = float(np.max(np.abs(state["h"]), initial=0.0))
+            if largest > 1:
+                raise UsageError(
+                    f"state '{self.node.name}.h' reaches {largest:.3g}: integer kernels hold states within -1 and 1; "
+                    "compile with dtype f32"
+                )
+
     def __call__(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         """Outputs by port (those in ``ports``), and the new state."""
         node = self.node
@@ -130,6 +141,7 @@ class RecurrentRunner:
             for s, shape in shapes.items()
         }
         out = {p: np.empty((steps, batch, *shapes[p]), np.float32) for p in shapes if p in self.ports}
+        self._check_bounded(new)
         batched = batch >= BATCHED_FROM and not node.cell.spiking
         layer = self._batched if batched else self._single
         layer.run(

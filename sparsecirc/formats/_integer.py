@@ -1,0 +1,137 @@
+"""Integer layouts for recurrent weights of cells whose state lies in [-1, 1] (rnn_tanh, gru, lstm without projection).
+
+``lookup16`` is the tiled lookup in 16 bits: a word is the weight and, in its low 6 bits, the column in a tile of 64.
+A weight keeps 10 effective bits of its own and no index is stored. ``dense16`` and ``dense8`` are the dense integer
+competitors, symmetric with a scale per row. The state is quantised to 12 bits (8 beside ``dense8``) at every step.
+
+    w is about word * scale[row];    y[row] = scale[row] / 2047 * sum(word * round(2047 * h[column]))
+
+The weights the words stand for are the model from then on (`Program.graph`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsecirc._pattern import Pattern
+from sparsecirc.formats._lookup import slots
+from sparsecirc.formats._packed import F32, Format, Packed
+
+TILE = (16, 64)
+SUM_LIMIT = (2**31 - 1) // 2047 - 4096
+"""Largest sum of word magnitudes whose products with a 12-bit state fit 32 bits, less room for the index bits."""
+
+
+def _row_scale(pattern: Pattern, weight: F32, top: int, group: NDArray[np.int64], n_groups: int) -> F32:
+    """Scale per row: the largest word is at most ``top`` and the words of a group (row, tile) at most `SUM_LIMIT`."""
+    rows = pattern.shape[0]
+    values = np.abs(pattern.values(weight).astype(np.float64))
+    largest = np.zeros(rows)
+    np.maximum.at(largest, pattern.rows, values)
+    sums = np.bincount(group, weights=values, minlength=n_groups).reshape(rows, -1).max(axis=1, initial=0.0)
+    scale = np.maximum(largest / top, sums / SUM_LIMIT)
+    return np.where(scale > 0, scale, 1.0).astype(np.float32)
+
+
+def pack_lookup16(pattern: Pattern, weight: F32, scale: F32 | None = None) -> Packed:
+    """Words with the column in their low bits; ``scale`` repeats an earlier packing exactly."""
+    count, _ = slots(pattern, TILE)
+    across = -(-pattern.shape[1] // TILE[1])
+    run = pattern.rows.astype(np.int64) * across + pattern.indices // TILE[1]
+    if scale is None:
+        scale = _row_scale(pattern, weight, 32700, run, pattern.shape[0] * across)
+    pairs = (count.astype(np.int64) + 1) // 2
+    offset = np.concatenate([[0], np.cumsum(pairs)[:-1]]) if pairs.size else pairs
+    starts = np.flatnonzero(np.diff(run, prepend=-1))
+    slot = np.arange(pattern.nnz) - np.repeat(starts, np.diff(np.append(starts, pattern.nnz)))
+    tile_of = (pattern.rows // TILE[0]) * across + pattern.indices // TILE[1]
+    place = ((offset[tile_of] + slot // 2) * TILE[0] + pattern.rows % TILE[0]) * 2 + slot % 2
+    index = pattern.indices % TILE[1]
+    exact = pattern.values(weight).astype(np.float64) / scale[pattern.rows]
+    high = np.clip(np.rint((exact - index) / 64), -512, 511)
+    words = np.zeros(int(pairs.sum()) * 32, np.int16)
+    words[place] = (64 * high + index).astype(np.int16)
+    empty = np.zeros(0, np.float32)
+    return Packed(
+        "lookup16", pattern.shape, pattern.nnz, empty, count=pairs.astype(np.uint8), tile=TILE, words=words, scale=scale
+    )
+
+
+def _unpack_lookup16(packed: Packed) -> F32:
+    rows, cols = packed.shape
+    assert packed.words is not None
+    assert packed.scale is not None
+    assert packed.count is not None
+    across = -(-cols // TILE[1])
+    tile_of = np.repeat(np.arange(packed.count.size), packed.count.astype(np.int64) * 32)
+    row = tile_of // max(across, 1) * 16 + np.arange(packed.words.size) % 32 // 2
+    column = tile_of % max(across, 1) * 64 + (packed.words & 63)
+    live = packed.words != 0  # padding; a live weight whose word is 0 is a zero as well
+    out = np.zeros((-(-rows // 16) * 16, across * 64), np.float32)
+    scale = np.zeros(len(out), np.float32)
+    scale[:rows] = packed.scale
+    out[row[live], column[live]] = packed.words[live] * scale[row[live]]
+    return np.ascontiguousarray(out[:rows, :cols])
+
+
+def _panels(words: NDArray[np.int64], per: int) -> NDArray[np.int64]:
+    """(rows, cols) to [strips][groups of ``per`` columns][16][per], zero-padded."""
+    rows, cols = words.shape
+    strips, groups = -(-rows // 16), -(-cols // per)
+    padded = np.zeros((strips * 16, groups * per), np.int64)
+    padded[:rows, :cols] = words
+    return padded.reshape(strips, 16, groups, per).transpose(0, 2, 1, 3).ravel()
+
+
+def _from_panels(flat: NDArray[np.int64], shape: tuple[int, int], per: int) -> NDArray[np.int64]:
+    rows, cols = shape
+    strips, groups = -(-rows // 16), -(-cols // per)
+    panels = flat.reshape(strips, groups, 16, per).transpose(0, 2, 1, 3)
+    return panels.reshape(strips * 16, groups * per)[:rows, :cols]
+
+
+def pack_dense16(pattern: Pattern, weight: F32, scale: F32 | None = None) -> Packed:
+    """Dense 16-bit words in pairs of columns."""
+    if scale is None:
+        scale = _row_scale(pattern, weight, 32700, pattern.rows.astype(np.int64), pattern.shape[0])
+    words = np.rint(pattern.apply(weight).astype(np.float64) / scale[:, None]).astype(np.int64)
+    empty = np.zeros(0, np.float32)
+    return Packed("dense16", pattern.shape, pattern.nnz, empty, words=_panels(words, 2).astype(np.int16), scale=scale)
+
+
+def _unpack_dense16(packed: Packed) -> F32:
+    assert packed.words is not None
+    assert packed.scale is not None
+    words = _from_panels(packed.words.astype(np.int64), packed.shape, 2)
+    return (words * packed.scale[:, None]).astype(np.float32)
+
+
+def pack_dense8(pattern: Pattern, weight: F32, scale: F32 | None = None) -> Packed:
+    """Dense bytes in fours of columns; the state is stored with 128 added, which ``correction`` takes away."""
+    if scale is None:
+        dense = np.abs(pattern.apply(weight)).max(axis=1, initial=0.0)
+        scale = np.where(dense > 0, dense / 127, 1.0).astype(np.float32)
+    words = np.rint(pattern.apply(weight).astype(np.float64) / scale[:, None]).astype(np.int64)
+    words = np.clip(words, -127, 127)
+    return Packed(
+        "dense8",
+        pattern.shape,
+        pattern.nnz,
+        np.zeros(0, np.float32),
+        words8=_panels(words, 4).astype(np.int8),
+        scale=scale,
+        correction=(128 * words.sum(axis=1)).astype(np.int32),
+    )
+
+
+def _unpack_dense8(packed: Packed) -> F32:
+    assert packed.words8 is not None
+    assert packed.scale is not None
+    words = _from_panels(packed.words8.astype(np.int64), packed.shape, 4)
+    return (words * packed.scale[:, None]).astype(np.float32)
+
+
+LOOKUP16 = Format("lookup16", pack_lookup16, _unpack_lookup16, exact=False, repack=pack_lookup16)
+DENSE16 = Format("dense16", pack_dense16, _unpack_dense16, exact=False, repack=pack_dense16)
+DENSE8 = Format("dense8", pack_dense8, _unpack_dense8, exact=False, repack=pack_dense8)
