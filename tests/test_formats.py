@@ -1,0 +1,143 @@
+"""Packing is undone by unpacking, for every format, instruction set and pattern."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from native_support import FORMATS, ISAS
+
+from sparsecirc import Pattern
+from sparsecirc._target import Isa
+from sparsecirc.errors import UnsupportedError
+from sparsecirc.formats import BLOCK4X4, BLOCK16X1, DENSE, Format, Packed, formats_for, lookup, mantissa
+from sparsecirc.testing import TOLERANCE, random_pattern
+
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**120), max_value=2.0**120)
+NORMAL = FINITE.filter(lambda v: v == 0 or abs(v) >= 2.0**-100)
+
+
+@st.composite
+def weights(draw: st.DrawFn, elements: st.SearchStrategy[float] = FINITE) -> tuple[Pattern, np.ndarray]:
+    rows, cols = draw(st.integers(0, 40)), draw(st.integers(0, 140))
+    pattern = random_pattern(rows, cols, draw(st.sampled_from([0.0, 0.02, 0.3, 0.9, 1.0])), draw(st.integers(0, 99)))
+    return pattern, draw(hnp.arrays(np.float32, (rows, cols), elements=elements, fill=st.just(np.float32(0.75))))
+
+
+def packs(form: Format, pattern: Pattern, weight: np.ndarray) -> Packed | None:
+    try:
+        return form.pack(pattern, weight)
+    except UnsupportedError:
+        assert form.name == "block4x4"
+        assert weight.shape[1] % 4
+        return None
+
+
+def same(a: Packed, b: Packed) -> bool:
+    names = ("values", "ptr", "index32", "index8", "count")
+    pairs = [(getattr(a, n), getattr(b, n)) for n in names]
+    equal = all((x is None) == (y is None) and (x is None or np.array_equal(x, y)) for x, y in pairs)
+    return equal and (a.format, a.shape, a.nnz, a.tile) == (b.format, b.shape, b.nnz, b.tile)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.value)
+@pytest.mark.parametrize("form", [f for f in FORMATS if f != "mantissa"])
+@settings(max_examples=40)
+@given(data=weights())
+def test_unpack_undoes_pack(isa: Isa, form: str, data: tuple[Pattern, np.ndarray]) -> None:
+    pattern, weight = data
+    chosen = formats_for(isa)[form]
+    packed = packs(chosen, pattern, weight)
+    if packed is None:
+        return
+    assert chosen.exact
+    got = chosen.unpack(packed)
+    assert got.dtype == np.float32
+    assert got.shape == weight.shape
+    assert np.array_equal(got, pattern.apply(weight))
+    assert packed.nnz == pattern.nnz
+    assert packed.matrix.format == form  # the native check accepts it
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.value)
+@settings(max_examples=40)
+@given(data=weights(NORMAL))
+def test_mantissa_rounds_within_its_bound_and_only_once(isa: Isa, data: tuple[Pattern, np.ndarray]) -> None:
+    pattern, weight = data
+    form = formats_for(isa)["mantissa"]
+    packed = form.pack(pattern, weight)
+    assert not form.exact
+    got = form.unpack(packed).astype(np.float64)
+    exact = pattern.apply(weight).astype(np.float64)
+    live = exact != 0
+    assert np.all(np.abs(got - exact)[live] <= TOLERANCE.mantissa * np.abs(exact)[live])
+    assert np.all(np.abs(got[~live]) < 1e-40)  # a live zero turns into a denormal number that holds its column
+    again = form.pack(pattern, form.unpack(packed))
+    assert same(packed, again)
+
+
+@settings(max_examples=40)
+@given(data=weights(), tile=st.sampled_from([(1, 1), (4, 8), (8, 16), (16, 32), (16, 64), (3, 2)]))
+def test_lookup_with_any_tile(data: tuple[Pattern, np.ndarray], tile: tuple[int, int]) -> None:
+    pattern, weight = data
+    form = lookup(tile)
+    packed = form.pack(pattern, weight)
+    assert np.array_equal(form.unpack(packed), pattern.apply(weight))
+    assert packed.count is not None
+    longest = [
+        int(pattern.mask()[r : r + tile[0], c : c + tile[1]].sum(axis=1).max(initial=0))
+        for r in range(0, weight.shape[0], tile[0])
+        for c in range(0, weight.shape[1], tile[1])
+    ]
+    assert packed.count.tolist() == longest
+
+
+def test_mantissa_hides_each_column_in_its_weight() -> None:
+    pattern = random_pattern(16, 64, 0.5, 3)
+    weight = np.random.default_rng(1).standard_normal((16, 64)).astype(np.float32)
+    packed = mantissa((16, 64)).pack(pattern, weight)
+    live = packed.values[packed.values != 0].view(np.uint32) & 63
+    assert sorted(live.tolist()) == sorted(pattern.indices.tolist())
+
+
+def test_blocks_store_whole_blocks() -> None:
+    mask = np.zeros((32, 8), bool)
+    mask[0:16, 3] = True
+    mask[20, 5] = True
+    packed = BLOCK16X1.pack(Pattern.from_mask(mask), np.ones((32, 8), np.float32))
+    assert packed.ptr.tolist() == [0, 1, 2]
+    assert packed.index32.tolist() == [3, 5]
+    assert packed.padding == pytest.approx(32 / 17)
+    four = BLOCK4X4.pack(Pattern.from_mask(mask), np.ones((32, 8), np.float32))
+    assert four.index32.tolist() == [0, 0, 0, 0, 4]
+
+
+def test_blocks_refuse_columns_they_do_not_divide() -> None:
+    with pytest.raises(UnsupportedError, match="needs a multiple of 4 columns, got 6"):
+        BLOCK4X4.pack(Pattern.full(4, 6), np.ones((4, 6), np.float32))
+
+
+def test_bytes_and_padding() -> None:
+    pattern = random_pattern(64, 64, 0.1, 0)
+    weight = np.ones((64, 64), np.float32)
+    csr = formats_for(Isa.SCALAR)["csr"].pack(pattern, weight)
+    assert csr.nbytes == 8 * pattern.nnz + 4 * 65
+    assert csr.padding == 1.0
+    assert DENSE.pack(pattern, weight).nbytes == 4 * 64 * 64
+    assert DENSE.pack(Pattern.empty(64, 64), weight).padding == 1.0
+
+
+def test_dead_weights_are_not_packed() -> None:
+    """NaN where a connection is dead must not reach any loop."""
+    pattern = random_pattern(32, 64, 0.3, 1)
+    weight = np.where(pattern.mask(), np.float32(2), np.float32(np.nan))
+    for isa in ISAS:
+        for form in formats_for(isa).values():
+            assert np.all(np.isfinite(form.pack(pattern, weight).values)), form.name
+
+
+def test_tiles_that_count_too_many_slots_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="has 300 slots: the format counts up to 255"):
+        lookup((1, 512)).pack(Pattern.full(1, 300), np.ones((1, 300), np.float32))
