@@ -8,16 +8,17 @@ compared up to its first tie only, and every tie is reported with its margin.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparsecirc._program import Program
-from sparsecirc.cells import Options
+from sparsecirc.cells import Options, Reset
 from sparsecirc.errors import MismatchError, UsageError
 from sparsecirc.ir import Context, Graph, Recurrent, Result, interpret, walk
+from sparsecirc.ir._interpret import user_layout
 
 Array = NDArray[Any]
 
@@ -57,7 +58,7 @@ class Tie:
 
     Attributes:
         layer, step, sample, unit: where.
-        margin: |v - theta| in the float64 reference, in units of the threshold.
+        margin: |v - theta| in units of the threshold, the larger of the two runs.
         explained: whether rounding can explain it.
     """
 
@@ -74,7 +75,7 @@ class VerifyReport:
     """Result of `verify`.
 
     Attributes:
-        outputs: one check per output.
+        outputs: one check per output, and one per membrane that is no output (``"layer.mem"``) where it is known.
         spikes: spikes of the reference in all spiking layers, in what was compared.
         spike_mismatches: spikes that differ and that no tie explains.
         ties: spikes that rounding decided.
@@ -112,7 +113,7 @@ class VerifyReport:
             + ("" if o.ok else f"  differs most at step {o.worst_step}")
             for o in self.outputs
         ]
-        if self.spikes or self.spike_mismatches:
+        if self.spikes or self.spike_mismatches or self.ties:
             lines.append(
                 f"spikes: {self.spike_mismatches} of {self.spikes} differ, {len(self.ties)} decided by rounding"
             )
@@ -176,7 +177,8 @@ def verify(
 def compare(graph: Graph, truth: Result, got: Result, *, tolerance: float = RTOL) -> VerifyReport:
     """Compare a run with the float64 ``interpret(graph, x, keep_values=True)``.
 
-    ``got.values`` may hold the spikes of the layers (they are compared too); where it is empty only outputs are.
+    ``got.values`` may hold the spikes and membranes of the layers, which are compared too: a wrong weight shows in a
+    membrane long before it moves a spike. Where it is empty only outputs are compared.
     """
     layers = [n for n in graph.recurrent if n.cell.spiking and f"{n.name}.spk" in truth.values]
     compared = [n for n in layers if f"{n.name}.spk" in got.values]
@@ -189,7 +191,8 @@ def compare(graph: Graph, truth: Result, got: Result, *, tolerance: float = RTOL
             tie = _first_difference(graph, compared, truth, got, b)
             if tie is not None:
                 ties.append(tie)
-                ended[b] = tie.step
+                backwards = any(n.reverse for n in compared)  # then a difference reaches the steps before it
+                ended[b] = 0 if backwards else tie.step
                 if not tie.explained:
                     mismatches += sum(
                         int(np.sum(truth.values[f"{n.name}.spk"][:, b] != got.values[f"{n.name}.spk"][:, b]))
@@ -197,10 +200,14 @@ def compare(graph: Graph, truth: Result, got: Result, *, tolerance: float = RTOL
                     )
         valid = np.arange(steps)[:, None] < ended  # [T, B]
         spikes = sum(int(truth.values[f"{n.name}.spk"][valid].sum()) for n in compared)
-    checks = tuple(
-        _check_output(graph, name, value, truth.outputs[name], got.outputs[name], ended, steps, tolerance)
-        for name, value in graph.outputs.items()
-    )
+    pairs = [(name, value, truth.outputs[name], got.outputs[name]) for name, value in graph.outputs.items()]
+    membranes = [f"{n.name}.mem" for n in compared if f"{n.name}.mem" in got.values]
+    pairs += [
+        (m, m, user_layout(graph, m, truth.values[m]), user_layout(graph, m, got.values[m]))
+        for m in membranes
+        if m not in graph.outputs.values()
+    ]
+    checks = tuple(_check_output(graph, *pair, ended, steps, tolerance) for pair in pairs)
     return VerifyReport(
         checks, spikes, mismatches, tuple(ties), steps, batch, None, not mismatches and all(c.ok for c in checks)
     )
@@ -221,42 +228,79 @@ def _size(graph: Graph, truth: Result) -> tuple[int, int]:
 
 def _first_difference(graph: Graph, layers: list[Recurrent], truth: Result, got: Result, b: int) -> Tie | None:
     """The earliest spike of sample ``b`` that differs, in the first layer where it does."""
-    first: tuple[int, Recurrent] | None = None
+    first: tuple[int, int, Recurrent] | None = None  # steps computed before it, step, layer
     for node in layers:
-        differs = np.any(truth.values[f"{node.name}.spk"][:, b] != got.values[f"{node.name}.spk"][:, b], axis=-1)
-        differs = differs.reshape(len(differs), -1).any(axis=1)
-        at = np.flatnonzero(differs)
-        if at.size and (first is None or at[0] < first[0]):
-            first = (int(at[0]), node)
+        differs = truth.values[f"{node.name}.spk"][:, b] != got.values[f"{node.name}.spk"][:, b]
+        at = np.flatnonzero(differs.reshape(len(differs), -1).any(axis=1))
+        if at.size:
+            step = int(at[-1] if node.reverse else at[0])
+            order = len(differs) - 1 - step if node.reverse else step
+            if first is None or order < first[0]:
+                first = (order, step, node)
     if first is None:
         return None
-    step, node = first
+    _, step, node = first
     want = truth.values[f"{node.name}.spk"][step, b].ravel()
     units = np.flatnonzero(want != got.values[f"{node.name}.spk"][step, b].ravel())
-    margin, scale = _margin(graph, node, truth, step, b)
+    margin, scale = _margin(node, truth, step, b)
+    margin = np.maximum(margin, _margin_of_run(node, got, step, b))
     worst = int(units[np.argmax((margin / scale)[units])])
     explained = bool(np.all(margin[units] <= TIE * scale[units]))
-    theta = np.abs(np.broadcast_to(node.params["threshold"].ravel(), margin.shape))[worst]
+    theta = float(abs(_threshold(node)[worst]))
     return Tie(node.name, step, b, worst, float(margin[worst] / max(theta, 1e-30)), explained)
 
 
-def _margin(graph: Graph, node: Recurrent, truth: Result, step: int, b: int) -> tuple[Array, Array]:
-    """|v - theta| of every unit before its reset at (step, b) in float64, and the scale that rounding works on."""
-    before = {
-        s: truth.values[f"{node.name}.{s}"][step - 1 : step, b : b + 1][0] if step else np.zeros((1, *shape))
+def _threshold(node: Recurrent) -> Array:
+    """One threshold per unit, float64."""
+    theta = node.params["threshold"].astype(np.float64)
+    if theta.size != node.units:
+        theta = np.broadcast_to(theta, node.feature_shape or (node.units,))
+    return theta.ravel()
+
+
+def _state_before(node: Recurrent, values: Mapping[str, Array], step: int, b: int) -> dict[str, Array]:
+    """State of sample ``b`` before ``step``, each (1, features); zeros at the first step."""
+    at = step + 1 if node.reverse else step - 1
+    inside = 0 <= at < len(values[f"{node.name}.spk"])
+    return {
+        s: values[f"{node.name}.{s}"][at, b][None] if inside else np.zeros((1, *shape))
         for s, shape in node.states().items()
+        if f"{node.name}.{s}" in values
     }
-    delayed = Recurrent(
-        node.name, node.inputs, node.params, node.patterns, cell=node.cell, units=node.units,
-        options=Options(node.options.reset, True), feature_shape=node.feature_shape,
-    )  # fmt: skip
+
+
+def _margin(node: Recurrent, truth: Result, step: int, b: int) -> tuple[Array, Array]:
+    """|v - theta| of every unit before its reset at (step, b) in float64, and the scale that rounding works on.
+
+    The scale is the sum of the magnitudes that enter the membrane in this step, or the largest membrane so far.
+    """
+    before = _state_before(node, truth.values, step, b)
+    delayed = replace(node, options=Options(node.options.reset, True))
     x = truth.values[node.inputs[0]][step : step + 1, b : b + 1]
     out, _ = delayed.compute([x], before, Context(np.float64, None))
-    v = out["mem"].ravel()
-    theta = np.broadcast_to(node.params["threshold"].ravel().astype(np.float64), v.shape)
-    drive = float(np.max(np.abs(x), initial=0.0)) if "ih" not in node.params else 1.0
-    recurrent = float(np.abs(node.weight("hh")).sum(axis=1).max(initial=0.0)) if "hh" in node.params else 0.0
-    return np.abs(v - theta), np.maximum(np.maximum(np.abs(v), np.abs(theta)), max(drive, recurrent, 1e-30))
+    v, theta = out["mem"].ravel(), _threshold(node)
+    size = np.abs(x[0, 0])
+    drive = np.abs(node.weight("ih")) @ size if "ih" in node.params else np.full(node.units, size.max(initial=0.0))
+    if "hh" in node.params:
+        drive = drive + np.abs(node.weight("hh")) @ before["spk"][0].ravel()
+    for role in ("bias_ih", "bias_hh", "hh_diag"):
+        if role in node.params:
+            drive = drive + np.abs(node.params[role]).max(initial=0.0)
+    held = np.abs(truth.values[f"{node.name}.mem"][:, b]).max(axis=0, initial=0.0).ravel()
+    return np.abs(v - theta), np.maximum.reduce([np.abs(v), np.abs(theta), held, drive, np.full(node.units, 1e-30)])
+
+
+def _margin_of_run(node: Recurrent, got: Result, step: int, b: int) -> Array:
+    """|v - theta| before the reset of the run itself, as far as its membranes tell; else 0."""
+    if f"{node.name}.mem" not in got.values:
+        return np.zeros(node.units)
+    v = got.values[f"{node.name}.mem"][step, b].ravel().astype(np.float64)
+    theta, reset = _threshold(node), node.options.reset
+    if not node.options.delay and reset is not Reset.NONE:  # undo what this step's spike did (see cells/_spiking.py)
+        due = _state_before(node, got.values, step, b)["mem"].ravel() > theta
+        now = got.values[f"{node.name}.spk"][step, b].ravel() - due
+        v = v + now * theta if reset is Reset.SUBTRACT else np.where(now > 0, theta, np.where(now < 0, v / 2, v))
+    return np.asarray(np.abs(v - theta))
 
 
 def _check_output(
@@ -273,7 +317,7 @@ def _check_output(
     diff = np.where(same, 0.0, np.where(np.isfinite(diff), diff, np.inf))
     scale = float(np.max(np.abs(want), initial=0.0, where=np.isfinite(want)))
     if timed:
-        flat = diff.reshape(*diff.shape[:2], -1)
+        flat = diff.reshape(*diff.shape[:2], int(np.prod(diff.shape[2:])))
         live = (np.arange(len(diff))[:, None] < ended)[..., None]
         flat = np.where(live, flat, 0.0)
         per_step = flat.max(axis=(1, 2), initial=0.0)
