@@ -1,1 +1,13 @@
 """The main job on real data, and the built-in ``demo:`` networks that every command accepts."""
+
+from sparsecirc.errors import missing_extra
+
+try:
+    from sparsecirc.demo._models import NAMES, Built, build
+    from sparsecirc.demo._run import DemoReport, run_demo
+except ImportError as error:
+    if error.name in ("torch", "snntorch"):
+        raise missing_extra(error.name, "torch", "the demo") from error
+    raise
+
+__all__ = ["NAMES", "Built", "DemoReport", "build", "run_demo"]
