@@ -1,0 +1,130 @@
+/* The same mathematics in double precision, written as plainly as possible and sharing nothing with the kernels. */
+#ifndef SPARSECIRC_TEST_REFERENCE_H
+#define SPARSECIRC_TEST_REFERENCE_H
+
+#include "packing.h"
+
+/* What a kernel of `format` sees of an input. */
+static double seen(int format, double x) {
+  if (!is_integer(format)) return x;
+  const float top = format == SC_FMT_dense8 ? 127.0f : 2047.0f;
+  const float v = (float)x * top;
+  return (double)(rintf(v > top ? top : v < -top ? -top : v) / top);
+}
+
+/* One entry of W x + bias, and the sum of the magnitudes that are added. */
+static double entry(const plain *p, int format, int64_t r, const double *x, const float *bias, double *size) {
+  double sum = bias ? (double)bias[r] : 0.0, magnitude = fabs(sum);
+  for (int64_t c = 0; c < p->cols; c++) {
+    if (p->w[r * p->cols + c] == 0) continue;
+    const double term = (double)p->w[r * p->cols + c] * seen(format, x[c]);
+    sum += term;
+    magnitude += fabs(term);
+  }
+  if (size) *size = magnitude;
+  return sum;
+}
+
+/* A layer with its plain matrices (null where absent) and the format of the recurrent one. */
+typedef struct layer_case {
+  sc_layer l;
+  plain *ih, *hh, *hr;
+  int ih_format, hh_format, hr_format;
+} layer_case;
+
+static const int gate_count[] = {
+#define X(name, gates, states, spiking) gates,
+    SC_CELLS(X)
+#undef X
+};
+static const int state_count[] = {
+#define X(name, gates, states, spiking) states,
+    SC_CELLS(X)
+#undef X
+};
+static const int is_spiking[] = {
+#define X(name, gates, states, spiking) spiking,
+    SC_CELLS(X)
+#undef X
+};
+
+static double logistic(double x) { return 1.0 / (1.0 + exp(-x)); }
+
+/* The membrane of one neuron: decay, integrate `input`, reset, fire. */
+static void fire(const sc_layer *l, int64_t i, double input, double *spk, double *mem) {
+  const double theta = (double)l->theta[i], due = *mem > theta ? 1 : 0;
+  double m = *mem;
+  if (l->reset == SC_RESET_zero) m = (1 - due) * m;
+  m = (double)l->beta[i] * m + input;
+  if (l->reset == SC_RESET_subtract) m -= due * theta;
+  if (l->reset == SC_RESET_zero_update) m -= due * m;
+  const double s = m > theta ? 1 : 0, now = s - due;
+  if (!l->delay && l->reset == SC_RESET_subtract) m -= now * theta;
+  if (!l->delay && (l->reset == SC_RESET_zero || l->reset == SC_RESET_zero_update)) m -= now * m;
+  *spk = s;
+  *mem = m;
+}
+
+/* One unit of one step; a and b are the input and the recurrent product, state s[k] of the unit is changed. */
+static void unit(const sc_layer *l, int64_t i, const double *a, const double *b, double *s[3], double *h) {
+  const int64_t n = l->units;
+  double in, keep;
+  switch (l->cell) {
+    case SC_CELL_rnn_tanh:
+      h[i] = tanh(a[i] + b[i]);
+      break;
+    case SC_CELL_rnn_relu:
+      h[i] = fmax(a[i] + b[i], 0);
+      break;
+    case SC_CELL_gru:
+      keep = logistic(a[n + i] + b[n + i]);
+      h[i] = (1 - keep) * tanh(a[2 * n + i] + logistic(a[i] + b[i]) * b[2 * n + i]) + keep * s[0][i];
+      break;
+    case SC_CELL_lstm:
+      in = logistic(a[i] + b[i]);
+      s[1][i] = logistic(a[n + i] + b[n + i]) * s[1][i] + in * tanh(a[2 * n + i] + b[2 * n + i]);
+      h[i] = logistic(a[3 * n + i] + b[3 * n + i]) * tanh(s[1][i]);
+      break;
+    case SC_CELL_lif:
+      fire(l, i, a[i] + b[i], &h[i], &s[1][i]);
+      break;
+    case SC_CELL_synaptic:
+      s[1][i] = (double)l->alpha[i] * s[1][i] + a[i] + b[i];
+      fire(l, i, s[1][i], &h[i], &s[2][i]);
+      break;
+    default:
+      abort(); /* a cell without a reference is a test that is missing */
+  }
+}
+
+static int64_t wide_of(const sc_layer *l, int k) { return k ? l->units : l->width; }
+
+/* Sample `b` of a run; states and outputs are doubles in the layout of sc_io. */
+static void reference_run(const layer_case *c, const sc_io *io, int64_t b, double *state[3], double *out[3]) {
+  const sc_layer *l = &c->l;
+  const int64_t rows = l->units * gate_count[l->cell], steps = io->lengths ? io->lengths[b] : io->steps;
+  double *a = exactly(rows, sizeof(double)), *r = exactly(rows, sizeof(double));
+  double *x = exactly(l->in, sizeof(double)), *h = exactly(l->units, sizeof(double));
+  double *s[3];
+  for (int k = 0; k < state_count[l->cell]; k++) s[k] = state[k] + b * wide_of(l, k);
+  for (int64_t k = 0; k < steps; k++) {
+    const int64_t t = l->reverse ? steps - 1 - k : k;
+    for (int64_t i = 0; i < l->in; i++) x[i] = (double)io->x[(t * io->batch + b) * l->in + i];
+    for (int64_t i = 0; i < rows; i++) {
+      a[i] = c->ih ? entry(c->ih, c->ih_format, i, x, l->bias_ih, NULL) : x[i];
+      r[i] = l->bias_hh ? (double)l->bias_hh[i] : 0.0;
+      if (c->hh) r[i] = entry(c->hh, c->hh_format, i, s[0], l->bias_hh, NULL);
+      if (l->hh_diag) r[i] += s[0][i] * (double)l->hh_diag[i];
+    }
+    for (int64_t i = 0; i < l->units; i++) unit(l, i, a, r, s, h);
+    for (int64_t i = 0; i < l->width; i++) s[0][i] = c->hr ? entry(c->hr, c->hr_format, i, h, NULL, NULL) : h[i];
+    for (int j = 0; j < state_count[l->cell]; j++)
+      memcpy(out[j] + (t * io->batch + b) * wide_of(l, j), s[j], (size_t)wide_of(l, j) * sizeof(double));
+  }
+  free(a);
+  free(r);
+  free(x);
+  free(h);
+}
+
+#endif
