@@ -1,1 +1,5 @@
-"""One self-contained HTML page from the results of other commands (the lead is writing this one)."""
+"""One self-contained HTML page from the results of other commands."""
+
+from sparsecirc._report._page import render
+
+__all__ = ["render"]

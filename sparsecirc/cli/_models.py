@@ -308,7 +308,7 @@ def torch_model(loaded: Loaded, out: Out) -> Any:
     if text.startswith("demo:"):
         from sparsecirc import demo
 
-        model = demo.build(text.removeprefix("demo:"), trained=False).model
+        model = demo.build(text.removeprefix("demo:")).model
     elif arch or match:
         model = build(str(arch or (match["arch"] if match else "")))
     else:

@@ -4,7 +4,8 @@ from sparsecirc.errors import missing_extra
 
 try:
     from sparsecirc.demo._models import NAMES, Built, build
-    from sparsecirc.demo._run import DemoReport, run_demo
+    from sparsecirc.demo._report import DemoReport
+    from sparsecirc.demo._run import run_demo
 except ImportError as error:
     if error.name in ("torch", "snntorch"):
         raise missing_extra(error.name, "torch", "the demo") from error

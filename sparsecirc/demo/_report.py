@@ -57,7 +57,17 @@ class DemoReport:
         }
 
     def __str__(self) -> str:
-        head = ("", "dense acc", "pruned acc", "density", "us/step", "best dense", "speed-up", "KiB dense", "KiB packed")
+        head = (
+            "",
+            "dense acc",
+            "pruned acc",
+            "density",
+            "us/step",
+            "best dense",
+            "speed-up",
+            "KiB dense",
+            "KiB packed",
+        )
         rows = [head, *(self._row(m) for m in self.models)]
         widths = [max(len(r[i]) for r in rows) for i in range(len(head))]
         lines = [

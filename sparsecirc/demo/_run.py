@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from safetensors.torch import save as encode
 from sparsecirc._bench import BenchReport, bench
 from sparsecirc._compile import compile as compile_graph
 from sparsecirc._files import write_atomic
-from sparsecirc._program import Program
+from sparsecirc._prune import Sparsity
 from sparsecirc._report import render
 from sparsecirc._verify import verify
 from sparsecirc.data import Dataset, digits
@@ -29,7 +29,7 @@ from sparsecirc.export.c import check_c, export_c
 from sparsecirc.export.nir import check_nir, export_nir
 from sparsecirc.export.onnx import check_onnx, export_onnx
 from sparsecirc.frontends import to_graph
-from sparsecirc.ir import Graph, save_graph
+from sparsecirc.ir import Graph, interpret, save_graph
 
 Say = Callable[[str], None]
 
@@ -49,7 +49,7 @@ class Plan:
     units: int
     train_epochs: int
     prune_epochs: int
-    sparsity: Mapping[str, float]
+    sparsity: Sparsity
 
 
 PLANS = (
@@ -116,11 +116,13 @@ def _one(plan: Plan, dataset: Dataset, directory: Path, seed: int, say: Say) -> 
     part = x_test[:, :VERIFY_SAMPLES] if plan.spiking else x_test[:VERIFY_SAMPLES]
     verified = verify(program, part, reference=graph)
     _write_json(directory / "verify.json", verified.to_json())
+    if plan.spiking:
+        _write_json(directory / "raster.json", _raster(graph, example))
     measured = bench(program, example, model=model, seq_len=STREAM_STEPS)
     _write_json(directory / "bench.json", measured.to_json())
 
     say(f"{plan.title}: export and run what was written")
-    exports = _exports(program, graph, directory / "exports", part)
+    exports = _exports(graph, directory / "exports", part)
     return (
         ModelRow(
             name=plan.name,
@@ -154,7 +156,15 @@ def _write_json(path: Path, data: Any) -> None:
     write_atomic(path, json.dumps(data, indent=2).encode())
 
 
-def _exports(program: Program, graph: Graph, directory: Path, x: np.ndarray) -> dict[str, ExportRow]:
+def _raster(graph: Graph, x: np.ndarray) -> dict[str, Any]:
+    """Spikes of the first spiking layer on one sample."""
+    layer = next(n for n in graph.recurrent if n.cell.spiking)
+    spikes = interpret(graph, x, keep_values=True).values[f"{layer.name}.spk"][:, 0]
+    events = [[int(t), int(u)] for t, u in np.argwhere(spikes > 0)]
+    return {"layer": layer.name, "steps": len(spikes), "units": layer.units, "events": events}
+
+
+def _exports(graph: Graph, directory: Path, x: np.ndarray) -> dict[str, ExportRow]:
     """Every format that the network has, written, run and compared; what cannot be run says why."""
     rows = {}
     onnx = export_onnx(graph, directory / "net.onnx")
@@ -175,12 +185,16 @@ def _onnx_check(graph: Graph, made: Export, x: np.ndarray) -> tuple[float, int, 
 
 def _c_check(graph: Graph, made: Export, x: np.ndarray) -> tuple[float, int, str]:
     found = check_c(graph, made, x)
-    return max(found.max_abs_diff.values()), sum(found.spike_mismatches.values()), found.ran_with
+    return found.max_abs_diff, found.spike_mismatches, found.ran_with
 
 
 def _nir_check(graph: Graph, made: Export, x: np.ndarray) -> tuple[float, int, str]:
     found = check_nir(graph, made, x)
-    return found.max_abs_diff, found.spike_mismatches, f"nir {importlib.metadata.version('nir')} and a float64 Euler run"
+    return (
+        found.max_abs_diff,
+        found.spike_mismatches,
+        f"nir {importlib.metadata.version('nir')} and a float64 Euler run",
+    )
 
 
 def _row(made: Export, check: Callable[[], tuple[float, int, str]]) -> ExportRow:

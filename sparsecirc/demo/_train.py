@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import nn
 
+from sparsecirc._prune import Sparsity
 from sparsecirc.data import Dataset
 from sparsecirc.demo._models import currents
 from sparsecirc.masks import Masks
@@ -55,7 +56,7 @@ class Trainer:
         """Dense training."""
         self._phase("train", epochs, None)
 
-    def prune(self, sparsity: Mapping[str, float], epochs: int) -> Masks:
+    def prune(self, sparsity: Sparsity, epochs: int) -> Masks:
         """Gradual pruning over the first half of ``epochs``, fine-tuning over the rest."""
         steps = epochs * math.ceil(len(self._y) / BATCH)
         rule = Cubic(self.model, sparsity, begin=1, end=max(2, steps // 2), every=10)
@@ -68,7 +69,8 @@ class Trainer:
         self.model.train()
         done = 0
         for epoch in range(epochs):
-            for index in torch.randperm(len(self._y), generator=self._generator).split(BATCH):
+            order = torch.randperm(len(self._y), generator=self._generator)
+            for index in torch.split(order, BATCH):
                 for group in self._optimizer.param_groups:  # half a cosine per phase
                     group["lr"] = LEARNING_RATE * (0.51 + 0.49 * math.cos(math.pi * done / (epochs * per_epoch)))
                 x = self._x.index_select(self._batch_axis, index)
@@ -80,11 +82,11 @@ class Trainer:
                 done += 1
                 if rule is not None:
                     rule.step()
-            self.progress(name, epoch + 1, epochs, float(loss))
+            self.progress(name, epoch + 1, epochs, float(loss.detach()))
         self.model.eval()
 
     def predictions(self) -> np.ndarray:
         """Classes that the torch model gives the test part."""
         with torch.no_grad():
             scores = self.model(torch.from_numpy(self.inputs(self.dataset.x_test)))
-        return scores.argmax(dim=-1).numpy()
+        return np.asarray(scores.argmax(dim=-1))
