@@ -75,3 +75,57 @@ class Layer:
 def product(matrix: Matrix, isa: str, x: _F32, bias: _F32 | None, y: _F32) -> None: ...
 def product_batched(matrix: Matrix, isa: str, x: _F32, bias: _F32 | None, y: _F32) -> None: ...
 def pointwise(name: str, isa: str, x: NDArray[Any], y: NDArray[Any]) -> None: ...
+
+_Csr = tuple[NDArray[np.int32], NDArray[np.int32], _F32]
+
+def train_forward(
+    isa: str,
+    cell: str,
+    units: int,
+    reverse: bool,
+    reset: str,
+    delay: bool,
+    x: _F32,
+    ih: _Csr | None,
+    hh: _Csr | None,
+    bias_ih: _F32 | None,
+    bias_hh: _F32 | None,
+    beta: _F32 | None,
+    theta: _F32 | None,
+    state: Sequence[_F32 | None],
+    out: Sequence[_F32 | None],
+    last: Sequence[_F32 | None],
+    saved: Sequence[_F32 | None],
+    poison: bool = False,
+) -> None: ...
+def train_backward(
+    isa: str,
+    cell: str,
+    units: int,
+    reverse: bool,
+    reset: str,
+    delay: bool,
+    surrogate: str,
+    scale: float,
+    x: _F32,
+    ih: _Csr | None,
+    hh: _Csr | None,
+    beta: _F32 | None,
+    theta: _F32 | None,
+    saved: Sequence[_F32 | None],
+    g_out: Sequence[_F32 | None],
+    g_last: Sequence[_F32 | None],
+    grads: Sequence[_F32 | None],
+    poison: bool = False,
+) -> None: ...
+def train_linear(isa: str, weight: _Csr, x: _F32, bias: _F32 | None, y: _F32, poison: bool = False) -> None: ...
+def train_linear_backward(
+    isa: str,
+    weight: _Csr,
+    x: _F32,
+    g: _F32,
+    dx: _F32 | None,
+    d_values: _F32 | None,
+    d_bias: _F32 | None,
+    poison: bool = False,
+) -> None: ...

@@ -19,6 +19,8 @@
 
 namespace nb = nanobind;
 
+void bind_training(nb::module_ &m);  // training.cpp
+
 namespace {
 
 template <typename T>
@@ -371,4 +373,5 @@ NB_MODULE(_kernels, m) {
   m.def("product_batched", &product_batched, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),
         nb::arg("y").noconvert());
   m.def("pointwise", &pointwise, nb::arg("name"), nb::arg("isa"), nb::arg("x"), nb::arg("y").noconvert());
+  bind_training(m);
 }

@@ -1,8 +1,8 @@
 /* Training kernels: whole sequences forward, and backward through time, with gradients on live connections only.
  *
- * Inside, everything is (units, wide): one row per unit, `wide` samples side by side, the batch rounded up to a multiple
- * of the vector length and filled with zeros. As in sparsecirc.h nothing allocates or keeps globals; matrices are CSR
- * and checked by the caller. One thread, sums in a fixed order: the same input gives the same bits.
+ * Inside, everything is (units, wide): one row per unit, `wide` samples side by side, the batch rounded up to a
+ * multiple of the vector length and filled with zeros. As in sparsecirc.h nothing allocates or keeps globals; matrices
+ * are CSR and checked by the caller. One thread, sums in a fixed order: the same input gives the same bits.
  */
 #ifndef SPARSECIRC_TRAINING_H
 #define SPARSECIRC_TRAINING_H
@@ -25,19 +25,19 @@ enum sc_surrogate {
 /* One step of one cell over n = units * wide elements; blocks of a gate are n apart. */
 typedef struct sc_train_point {
   int64_t n, units, wide;
-  float *gates;       /* forward: input product in, activations out; backward: activations */
-  const float *rec;   /* forward: recurrent product with its bias */
+  float *gates;     /* forward: input product in, activations out; backward: activations */
+  const float *rec; /* forward: recurrent product with its bias */
   const float *before[2];
-  float *after[2];    /* states before and after the step; gated: h, c; lif: spk, mem */
-  float *fired;       /* lif without delay: the membrane that was compared with the threshold */
+  float *after[2];           /* states before and after the step; gated: h, c; lif: spk, mem */
+  float *fired;              /* lif without delay: the membrane that was compared with the threshold */
   const float *beta, *theta; /* [units] */
   int reset, delay, surrogate;
   float scale;
   const float *g_out[2]; /* backward: gradients of the step's outputs; null is zero */
   const float *g_rec;    /* backward: gradient of the fed-back state through the recurrent product of the next step */
   float *g_carry[2];     /* backward: gradients of the states, from the next step in, for the previous step out */
-  float *da;             /* backward: gradients of the pre-activations; gru: r, z, n of the recurrence, n of the input */
-  float *slope;          /* backward, lif: room for wide floats */
+  float *da;    /* backward: gradients of the pre-activations; gru: r, z, n of the recurrence, n of the input */
+  float *slope; /* backward, lif: room for wide floats */
   float *d_beta, *d_theta; /* backward, lif: [n], added to */
 } sc_train_point;
 
@@ -47,7 +47,8 @@ typedef struct sc_train_ops {
   /* (batch, n) -> (n, wide) with zeros after the batch, and back. */
   void (*to_columns)(const float *x, int64_t batch, int64_t n, float *y, int64_t wide);
   void (*to_rows)(const float *y, int64_t wide, int64_t batch, int64_t n, float *x);
-  /* dv[k] += sum over steps and samples of a[row of k] * h[column of k]; rows of `a` from `split` on lie `skip` lower. */
+  /* dv[k] += sum over steps and samples of a[row of k] * h[column of k]; rows of `a` from `split` on lie `skip` lower.
+   */
   void (*sampled)(const sc_matrix *w, const float *a, int64_t step_a, int64_t split, int64_t skip, const float *h,
                   int64_t step_h, int64_t steps, int64_t wide, float *dv);
   /* sum[r] += sum of row r */
@@ -73,10 +74,10 @@ typedef struct sc_train {
   float scale;
   const sc_matrix *ih, *hh;
   const float *bias_ih, *bias_hh, *beta, *theta;
-  const float *x;        /* [steps][batch][in] */
-  const float *state[2]; /* [batch][units] */
-  float *out[2];         /* forward: [steps][batch][units] */
-  float *last[2];        /* forward: [batch][units] */
+  const float *x;                   /* [steps][batch][in] */
+  const float *state[2];            /* [batch][units] */
+  float *out[2];                    /* forward: [steps][batch][units] */
+  float *last[2];                   /* forward: [batch][units] */
   float *gates, *states[2], *fired; /* forward out, backward in; all null where no gradient is wanted */
   const float *g_out[2], *g_last[2];
   float *dx, *d_state[2], *d_ih, *d_hh, *d_bias_ih, *d_bias_hh, *d_beta, *d_theta; /* backward: null where not wanted */

@@ -71,8 +71,15 @@ void sc_train_forward(const sc_ops *ops, const sc_train *t, float *workspace) {
   lay_out_forward(ops, t, workspace, &s);
   const int64_t wide = width_of(ops, t), n = t->units * wide, gate_floats = sc_train_gates(t->cell) * n;
   const int keep = t->states[0] != NULL, states = states_of(t);
-  sc_train_point p = {.n = n, .units = t->units, .wide = wide, .rec = s.rec, .fired = s.fired, .beta = t->beta,
-                      .theta = t->theta, .reset = t->reset, .delay = t->delay};
+  sc_train_point p = {.n = n,
+                      .units = t->units,
+                      .wide = wide,
+                      .rec = s.rec,
+                      .fired = s.fired,
+                      .beta = t->beta,
+                      .theta = t->theta,
+                      .reset = t->reset,
+                      .delay = t->delay};
   float *held[2];
   for (int i = 0; i < states; i++) {
     held[i] = keep ? t->states[i] : s.states[i];
@@ -116,8 +123,15 @@ static sc_matrix transpose(const sc_matrix *w, int64_t split, int64_t skip, floa
     }
   for (int64_t c = w->cols; c > 0; c--) ptr[c] = ptr[c - 1];
   ptr[0] = 0;
-  sc_matrix m = {.format = SC_FMT_csr, .rows = w->cols, .cols = w->rows + skip, .n_values = w->n_values,
-                 .n_index = w->n_values, .n_ptr = w->cols + 1, .values = values, .ptr = ptr, .index32 = column};
+  sc_matrix m = {.format = SC_FMT_csr,
+                 .rows = w->cols,
+                 .cols = w->rows + skip,
+                 .n_values = w->n_values,
+                 .n_index = w->n_values,
+                 .n_ptr = w->cols + 1,
+                 .values = values,
+                 .ptr = ptr,
+                 .index32 = column};
   return m;
 }
 
@@ -131,8 +145,8 @@ typedef struct backward_space {
 
 /* Steps whose gradients are collected before the weights' are summed: fewer horizontal sums, states still in cache. */
 static int64_t chunk_of(const sc_train *t, int64_t wide) {
-  const int64_t most = t->units > t->in || !t->ih ? t->units : t->in;
-  const int64_t fit = most * wide ? SC_HOT_FLOATS / (most * wide) : SC_MAX_CHUNK;
+  const int64_t floats = (t->units > t->in || !t->ih ? t->units : t->in) * wide;
+  const int64_t fit = floats > 0 ? SC_HOT_FLOATS / floats : SC_MAX_CHUNK;
   const int64_t capped = fit < 1 ? 1 : fit > SC_MAX_CHUNK ? SC_MAX_CHUNK : fit;
   return capped < t->steps ? capped : t->steps;
 }
@@ -175,7 +189,8 @@ static void weight_gradients(const sc_train_ops *train, const sc_train *t, const
   if (t->d_hh) train->sampled(t->hh, s->da, step, rows, 0, t->states[0] + first * n, n, count, wide, t->d_hh);
   if (t->d_ih) {
     for (int64_t k = 0; k < count; k++)
-      train->to_columns(t->x + time_of(t, first + k) * t->batch * t->in, t->batch, t->in, s->x + k * t->in * wide, wide);
+      train->to_columns(t->x + time_of(t, first + k) * t->batch * t->in, t->batch, t->in, s->x + k * t->in * wide,
+                        wide);
     train->sampled(t->ih, s->da, step, split, skip, s->x, t->in * wide, count, wide, t->d_ih);
   }
   for (int64_t k = 0; k < count; k++) {
@@ -214,10 +229,21 @@ void sc_train_backward(const sc_ops *ops, const sc_train *t, float *workspace, i
     if (i < states && t->g_last[i]) train->to_columns(t->g_last[i], t->batch, units, s.carry[i], wide);
   }
   if (t->cell == SC_CELL_lif) memcpy(s.rec, s.carry[0], (size_t)n * sizeof(float));
-  sc_train_point p = {.n = n, .units = units, .wide = wide, .beta = t->beta, .theta = t->theta, .reset = t->reset,
-                      .delay = t->delay, .surrogate = t->surrogate, .scale = t->scale,
-                      .g_out = {s.g_out[0], s.g_out[1]}, .g_rec = s.rec, .g_carry = {s.carry[0], s.carry[1]},
-                      .slope = s.slope, .d_beta = s.d_beta, .d_theta = s.d_theta};
+  sc_train_point p = {.n = n,
+                      .units = units,
+                      .wide = wide,
+                      .beta = t->beta,
+                      .theta = t->theta,
+                      .reset = t->reset,
+                      .delay = t->delay,
+                      .surrogate = t->surrogate,
+                      .scale = t->scale,
+                      .g_out = {s.g_out[0], s.g_out[1]},
+                      .g_rec = s.rec,
+                      .g_carry = {s.carry[0], s.carry[1]},
+                      .slope = s.slope,
+                      .d_beta = s.d_beta,
+                      .d_theta = s.d_theta};
   for (int64_t end = t->steps; end > 0; end -= chunk) {
     const int64_t first = end > chunk ? end - chunk : 0;
     for (int64_t k = end - 1; k >= first; k--) {
@@ -231,8 +257,10 @@ void sc_train_backward(const sc_ops *ops, const sc_train *t, float *workspace, i
         if (t->g_out[i]) train->to_columns(t->g_out[i] + at * t->batch * units, t->batch, units, s.g_out[i], wide);
       }
       train->backward[t->cell](&p);
-      if (t->hh) ops->mm[SC_FMT_csr](&hh, p.da, NULL, s.rec, wide);
-      else clear(s.rec, n);
+      if (t->hh)
+        ops->mm[SC_FMT_csr](&hh, p.da, NULL, s.rec, wide);
+      else
+        clear(s.rec, n);
       if (t->dx && t->ih) ops->mm[SC_FMT_csr](&ih, p.da, NULL, s.dx, wide);
       if (t->dx) train->to_rows(t->ih ? s.dx : p.da, wide, t->batch, t->in, t->dx + at * t->batch * t->in);
     }

@@ -236,7 +236,7 @@ SC_INLINE void SC_NAME(lif_step)(const sc_train_point *p, const int reset, const
     const int64_t at = u * p->wide;
     const float *restrict a = p->gates + at, *restrict b = p->rec + at, *restrict mem = p->before[1] + at;
     float *restrict spk = p->after[0] + at, *restrict after = p->after[1] + at;
-    float *restrict fired = p->fired ? p->fired + at : after;
+    float *restrict fired = p->fired + at;
     const float beta = p->beta[u], theta = p->theta[u];
     SC_NO_OVERLAP
     for (int64_t i = 0; i < p->wide; i++) {
@@ -278,9 +278,9 @@ SC_INLINE float sc_surrogate_slope(const int kind, float v, float k) {
   return 1.0f;
 }
 
-#define SC_SLOPES(kind)   \
-  case kind:              \
-    SC_NO_OVERLAP         \
+#define SC_SLOPES(kind)                                                                           \
+  case kind:                                                                                      \
+    SC_NO_OVERLAP                                                                                 \
     for (int64_t i = 0; i < n; i++) slope[i] = sc_surrogate_slope(kind, fired[i] - theta, scale); \
     break;
 
@@ -338,34 +338,51 @@ SC_INLINE void SC_NAME(lif_back)(const sc_train_point *p, const int reset, const
   }
 }
 
-#define SC_EACH_RESET(body)                                                                  \
-  switch (2 * p->reset + (p->delay != 0)) {                                                  \
-    case 2 * SC_RESET_subtract: SC_NAME(body)(p, SC_RESET_subtract, 0); break;               \
-    case 2 * SC_RESET_subtract + 1: SC_NAME(body)(p, SC_RESET_subtract, 1); break;           \
-    case 2 * SC_RESET_zero: SC_NAME(body)(p, SC_RESET_zero, 0); break;                       \
-    case 2 * SC_RESET_zero + 1: SC_NAME(body)(p, SC_RESET_zero, 1); break;                   \
-    case 2 * SC_RESET_zero_update: SC_NAME(body)(p, SC_RESET_zero_update, 0); break;         \
-    case 2 * SC_RESET_zero_update + 1: SC_NAME(body)(p, SC_RESET_zero_update, 1); break;     \
-    default: SC_NAME(body)(p, SC_RESET_none, 1);                                             \
+#define SC_EACH_RESET(body)                      \
+  switch (2 * p->reset + (p->delay != 0)) {      \
+    case 2 * SC_RESET_subtract:                  \
+      SC_NAME(body)(p, SC_RESET_subtract, 0);    \
+      break;                                     \
+    case 2 * SC_RESET_subtract + 1:              \
+      SC_NAME(body)(p, SC_RESET_subtract, 1);    \
+      break;                                     \
+    case 2 * SC_RESET_zero:                      \
+      SC_NAME(body)(p, SC_RESET_zero, 0);        \
+      break;                                     \
+    case 2 * SC_RESET_zero + 1:                  \
+      SC_NAME(body)(p, SC_RESET_zero, 1);        \
+      break;                                     \
+    case 2 * SC_RESET_zero_update:               \
+      SC_NAME(body)(p, SC_RESET_zero_update, 0); \
+      break;                                     \
+    case 2 * SC_RESET_zero_update + 1:           \
+      SC_NAME(body)(p, SC_RESET_zero_update, 1); \
+      break;                                     \
+    default:                                     \
+      SC_NAME(body)(p, SC_RESET_none, 1);        \
   }
 
 static void SC_NAME(forward_lif)(const sc_train_point *p) { SC_EACH_RESET(lif_step) }
-static void SC_NAME(backward_lif)(const sc_train_point *p) { SC_EACH_RESET(lif_back) }
+static void SC_NAME(backward_lif)(const sc_train_point *p){SC_EACH_RESET(lif_back)}
 #undef SC_EACH_RESET
 
-#define SC_DEFINE_TRAIN_OPS(symbol)                       \
-  const sc_train_ops symbol = {                           \
-      .vector = SC_VL,                                    \
-      .to_columns = SC_NAME(to_columns),                  \
-      .to_rows = SC_NAME(to_rows),                        \
-      .sampled = SC_NAME(sampled),                        \
-      .row_sums = SC_NAME(row_sums),                      \
-      .forward = {[SC_CELL_rnn_tanh] = SC_NAME(forward_rnn_tanh), [SC_CELL_rnn_relu] = SC_NAME(forward_rnn_relu), \
-                  [SC_CELL_gru] = SC_NAME(forward_gru), [SC_CELL_lstm] = SC_NAME(forward_lstm),                   \
-                  [SC_CELL_lif] = SC_NAME(forward_lif)},                                                          \
-      .backward = {[SC_CELL_rnn_tanh] = SC_NAME(backward_rnn_tanh), [SC_CELL_rnn_relu] = SC_NAME(backward_rnn_relu), \
-                   [SC_CELL_gru] = SC_NAME(backward_gru), [SC_CELL_lstm] = SC_NAME(backward_lstm),                \
-                   [SC_CELL_lif] = SC_NAME(backward_lif)},                                                        \
+#define SC_DEFINE_TRAIN_OPS(symbol)                                 \
+  const sc_train_ops symbol = {                                     \
+      .vector = SC_VL,                                              \
+      .to_columns = SC_NAME(to_columns),                            \
+      .to_rows = SC_NAME(to_rows),                                  \
+      .sampled = SC_NAME(sampled),                                  \
+      .row_sums = SC_NAME(row_sums),                                \
+      .forward = {[SC_CELL_rnn_tanh] = SC_NAME(forward_rnn_tanh),   \
+                  [SC_CELL_rnn_relu] = SC_NAME(forward_rnn_relu),   \
+                  [SC_CELL_gru] = SC_NAME(forward_gru),             \
+                  [SC_CELL_lstm] = SC_NAME(forward_lstm),           \
+                  [SC_CELL_lif] = SC_NAME(forward_lif)},            \
+      .backward = {[SC_CELL_rnn_tanh] = SC_NAME(backward_rnn_tanh), \
+                   [SC_CELL_rnn_relu] = SC_NAME(backward_rnn_relu), \
+                   [SC_CELL_gru] = SC_NAME(backward_gru),           \
+                   [SC_CELL_lstm] = SC_NAME(backward_lstm),         \
+                   [SC_CELL_lif] = SC_NAME(backward_lif)},          \
   };
 
 #endif

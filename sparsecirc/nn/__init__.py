@@ -1,0 +1,32 @@
+"""Trainable sparse layers: each weight is a vector of the values of its live connections.
+
+Gradients, optimizer state and checkpoints shrink with the density. Layers run whole sequences in one native call.
+"""
+
+from sparsecirc.nn._convert import sparse_model, to_dense_model
+from sparsecirc.nn._linear import SparseLinear
+from sparsecirc.nn._optimizer import parameter_pairs, transfer_optimizer_state
+from sparsecirc.nn._recurrent import SparseGRU, SparseLSTM, SparseRNN
+from sparsecirc.nn._spiking import SparseLIF, SparseRLIF
+from sparsecirc.nn._surrogate import Surrogate, atan, fast_sigmoid, sigmoid, straight_through, triangular
+from sparsecirc.nn._weight import SparseWeight
+
+__all__ = [
+    "SparseGRU",
+    "SparseLIF",
+    "SparseLSTM",
+    "SparseLinear",
+    "SparseRLIF",
+    "SparseRNN",
+    "SparseWeight",
+    "Surrogate",
+    "atan",
+    "fast_sigmoid",
+    "parameter_pairs",
+    "sigmoid",
+    "sparse_model",
+    "straight_through",
+    "to_dense_model",
+    "transfer_optimizer_state",
+    "triangular",
+]

@@ -1,0 +1,105 @@
+"""`SparseWeight`: the live values of one matrix, with their pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparsecirc._pattern import Pattern
+from sparsecirc.errors import UsageError
+from sparsecirc.ops._autograd import Sparse
+from sparsecirc.ops._autograd_reference import dense as dense_of
+from sparsecirc.patterns import PatternMaker, unstructured
+
+
+class SparseWeight(nn.Module):
+    """Values of the live connections of a (rows, cols) matrix.
+
+    ``values`` is a Parameter of shape (nnz,) in the order of the pattern. The pattern is kept as buffers ``indptr``
+    (rows + 1,) and ``indices`` (nnz,), int32. They are in the ``state_dict``, so that a checkpoint says by itself what
+    its values mean; loading a checkpoint of another pattern takes that pattern over, and `values` gets its length.
+
+    Args:
+        pattern: the live connections.
+        dtype: number type of the values.
+    """
+
+    indptr: Tensor
+    indices: Tensor
+
+    def __init__(self, pattern: Pattern, *, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.shape = pattern.shape
+        self.origin = pattern.origin
+        self.values = nn.Parameter(torch.zeros(pattern.nnz, dtype=dtype))
+        self.register_buffer("indptr", torch.from_numpy(pattern.indptr.copy()))
+        self.register_buffer("indices", torch.from_numpy(pattern.indices.copy()))
+
+    @property
+    def pattern(self) -> Pattern:
+        """The live connections."""
+        return Pattern(self.shape, self.indptr.cpu().numpy(), self.indices.cpu().numpy(), self.origin)
+
+    @property
+    def nnz(self) -> int:
+        """Number of live connections."""
+        return len(self.indices)
+
+    def sparse(self) -> Sparse:
+        """The tensors that the ops take."""
+        return Sparse(self.indptr, self.indices, self.values, self.shape)
+
+    def dense(self) -> Tensor:
+        """The matrix, differentiable in ``values``."""
+        return dense_of(self.sparse())
+
+    def live(self, weight: Tensor) -> Tensor:
+        """Entries of a dense (rows, cols) tensor at the live connections, shape (nnz,)."""
+        if tuple(weight.shape) != self.shape:
+            raise UsageError(f"weight has shape {tuple(weight.shape)}, the pattern {self.shape}")
+        rows = torch.repeat_interleave(self.indptr.diff().long())
+        return weight[rows, self.indices.long()]
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """Dense (rows, cols) tensor with ``values`` (nnz,) at the live connections."""
+        return dense_of(Sparse(self.indptr, self.indices, values, self.shape))
+
+    @torch.no_grad()
+    def set_dense(self, weight: Tensor) -> None:
+        """Take the live entries of a dense weight."""
+        self.values.copy_(self.live(weight))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        keys = [prefix + name for name in ("indptr", "indices", "values")]
+        if all(key in state_dict for key in keys):
+            indptr, indices, values = (state_dict[key] for key in keys)
+            Pattern(self.shape, indptr.cpu().numpy(), indices.cpu().numpy())  # refuses what is no pattern of this shape
+            if values.shape == indices.shape and indices.shape != self.indices.shape:
+                self.indices = self.indices.new_empty(indices.shape)
+                self.values.data = self.values.data.new_empty(values.shape)
+                self.values.grad = None
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        """Shape and density."""
+        rows, cols = self.shape
+        return f"{rows}x{cols}, nnz={self.nnz}, density={self.nnz / (rows * cols) if rows * cols else 0.0:.4g}"
+
+
+def random_pattern(rows: int, cols: int, density: float, maker: PatternMaker | None, blocks: int = 1) -> Pattern:
+    """A random pattern of ``density``, made gate block by gate block; random numbers are torch's.
+
+    Raises:
+        UsageError: the density is outside (0, 1].
+    """
+    if not 0.0 < density <= 1.0:
+        raise UsageError(f"density is {density}: expected a number above 0, up to 1; 0.1 keeps one connection in ten")
+    if density == 1.0 and maker is None:
+        return Pattern.full(rows, cols)
+    make = unstructured if maker is None else maker
+    scores = [np.asarray(torch.rand(rows // blocks, cols, dtype=torch.float64).numpy()) for _ in range(blocks)]
+    return Pattern.stack(make(s, 1.0 - density) for s in scores)

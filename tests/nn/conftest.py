@@ -1,0 +1,20 @@
+"""One thread, poisoned memory, the same random numbers in every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from sparsecirc.ops import _autograd
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_and_repeatable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(_autograd, "POISON", True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,124 @@
+"""Dense models to sparse layers and back, optimizers with them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sparsecirc import to_graph
+from sparsecirc._prune import named
+from sparsecirc.errors import NothingMatchedError, UsageError
+from sparsecirc.ir import interpret
+from sparsecirc.masks import Masks, prune_model
+from sparsecirc.nn import (
+    SparseGRU,
+    SparseLinear,
+    SparseWeight,
+    parameter_pairs,
+    sparse_model,
+    to_dense_model,
+    transfer_optimizer_state,
+)
+from sparsecirc.patterns import unstructured
+
+
+class Model(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(4, 16, num_layers=2, batch_first=True)
+        self.fc = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.rnn(x)[0])
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, masks: Masks | None = None) -> None:
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(steps):
+        x = torch.randn(2, 6, 4, generator=generator)
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        optimizer.step()
+        if masks is not None:
+            masks.apply()
+
+
+def test_masked_layers_become_sparse_and_compute_the_same():
+    model = Model()
+    masks = prune_model(model, 0.8, select=lambda info: True)
+    sparse = sparse_model(model, masks)
+    assert isinstance(sparse.rnn, SparseGRU)
+    assert isinstance(sparse.fc, SparseLinear)
+    assert sparse.rnn.weight_hh_l1.pattern == masks["rnn.l1.hh"]
+    x = torch.randn(2, 6, 4)
+    torch.testing.assert_close(sparse(x), model(x))
+    back = to_dense_model(sparse)
+    assert torch.equal(back(x), model(x))
+    assert list(back.state_dict()) == list(model.state_dict())
+
+
+def test_a_layer_alone_and_what_has_no_mask_is_dense():
+    model = Model()
+    masks = Masks.prune(model, 0.5, select=named("rnn.l0.hh"))
+    layer = SparseGRU.from_dense(model.rnn, masks, "rnn")
+    assert layer.weight_hh_l0.pattern.density == 0.5
+    assert layer.weight_ih_l1.pattern.density == 1
+    torch.testing.assert_close(layer(torch.ones(2, 6, 4))[0], model.rnn(torch.ones(2, 6, 4))[0])
+
+
+def test_nothing_masked_is_an_error():
+    model = nn.Sequential(nn.Conv1d(2, 2, 3), nn.Linear(4, 4))
+    with pytest.raises(NothingMatchedError, match=r"0\.weight"):
+        sparse_model(model, Masks.prune(model, 0.5, select=named("0.*")))
+
+
+def test_training_goes_on_as_with_masks():
+    results = []
+    for make_sparse in (False, True):
+        torch.manual_seed(1)
+        model: nn.Module = Model()
+        # a large eps: else Adam turns rounding of tiny gradients into whole steps
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3, eps=1e-2)
+        train(model, optimizer, 3)
+        masks = prune_model(model, 0.7)
+        if make_sparse:
+            old, model = model, sparse_model(model, masks)
+            transfer_optimizer_state(optimizer, parameter_pairs(old, model))
+            assert optimizer.state[model.rnn.weight_hh_l0.values]["exp_avg"].shape == (masks["rnn.l0.hh"].nnz,)
+            train(model, optimizer, 4)
+            old, model = model, to_dense_model(model)
+            transfer_optimizer_state(optimizer, parameter_pairs(old, model))
+            train(model, optimizer, 1)
+            model = sparse_model(model, masks)
+        else:
+            train(model, optimizer, 4, masks)
+            train(model, optimizer, 1, masks)
+        results.append(to_dense_model(model))
+    for one, other in zip(results[0].parameters(), results[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_from_one_pattern_to_another():
+    old, new = nn.Module(), nn.Module()
+    old.w = SparseWeight(unstructured(torch.rand(4, 4).numpy(), 0.5))
+    new.w = SparseWeight(unstructured(torch.rand(4, 4).numpy(), 0.25))
+    (pair,) = parameter_pairs(old, new)
+    moved = new.w.scatter(pair.convert(torch.ones(8)))
+    assert torch.equal(moved != 0, (old.w.scatter(torch.ones(8)) != 0) & (new.w.scatter(torch.ones(12)) != 0))
+
+
+def test_wrong_partners_are_refused():
+    with pytest.raises(UsageError, match=r"'rnn\.weight_ih_l0' has no successor"):
+        parameter_pairs(Model(), nn.Linear(2, 2))
+    one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    with pytest.raises(UsageError, match="none of the old parameters"):
+        transfer_optimizer_state(torch.optim.SGD(other.parameters(), 0.1), parameter_pairs(one, other))
+
+
+def test_a_trained_sparse_model_becomes_a_graph():
+    sparse = sparse_model(Model(), prune_model(Model(), 0.8))
+    graph = to_graph(to_dense_model(sparse))
+    x = torch.randn(2, 6, 4)
+    expected = sparse(x).detach().numpy()
+    assert abs(interpret(graph, x.numpy()).y - expected).max() < 1e-5
