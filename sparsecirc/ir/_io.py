@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sparsecirc._files import pack_bits, read_container, unpack_bits, write_container
 from sparsecirc.cells import CELLS, Options, Reset
-from sparsecirc.errors import FileFormatError
+from sparsecirc.errors import FileFormatError, SparsecircError
 from sparsecirc.ir._graph import Graph
 from sparsecirc.ir._kinds import KINDS
 from sparsecirc.ir._node import Node
@@ -53,12 +53,15 @@ def graph_from_parts(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any
     """Inverse of :func:`graph_to_parts`.
 
     Raises:
-        FileFormatError: an unknown node kind, a missing array, or a pattern that does not match its digest.
+        FileFormatError: an unknown node kind, a missing array, a pattern that does not match its digest, or anything
+            else that is no graph; names the file.
     """
     try:
         nodes = tuple(_node(d, arrays) for d in header["nodes"])
         return Graph(nodes, dict(header["outputs"]), bool(header["batch_first"]), header["dt"], dict(header["meta"]))
-    except (KeyError, TypeError) as error:
+    except SparsecircError as error:  # shapes, names and values that no graph may have
+        raise FileFormatError(f"{where} is not a valid graph: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileFormatError(f"{where} is not a valid graph: {error!r} is missing or unknown") from error
 
 
@@ -101,4 +104,4 @@ def load_graph(path: str | os.PathLike[str]) -> Graph:
         FileFormatError: see :func:`read_container`.
     """
     header, arrays = read_container(Path(path), "graph")
-    return graph_from_parts(header["graph"], arrays, str(path))
+    return graph_from_parts(header.get("graph", {}), arrays, str(path))
