@@ -51,7 +51,8 @@ def compile(
             (`Program.graph`).
 
     Raises:
-        UnsupportedError: the target or a forced kernel cannot run here; lists every kernel with its reason.
+        UnsupportedError: the target or a forced kernel cannot run here (lists every kernel with its reason), or the
+            packed weights exceed the target's memory limit.
         UsageError: an unknown kernel name, or a name pattern that matches no weight.
     """
     target = target or Target.cpu()
@@ -64,9 +65,16 @@ def compile(
         chosen = _choose(problem, weight, forced.get(problem.weight))
         packed[problem.weight] = chosen.packed
         choices[problem.weight] = chosen.choice
-    return Program(
+    program = Program(
         with_packed_weights(graph, packed, isa), target, isa, packed, choices, exact and target.dtype == "f32"
     )
+    if target.memory_limit is not None and program.packed_bytes > target.memory_limit:
+        largest = max(packed, key=lambda n: packed[n].nbytes)
+        raise UnsupportedError(
+            f"packed weights take {program.packed_bytes} bytes, the target allows {target.memory_limit}: prune more or "
+            f"force a smaller kernel (weight '{largest}' takes {packed[largest].nbytes} as '{packed[largest].format}')"
+        )
+    return program
 
 
 def problems(graph: Graph, isa: Isa, exact: bool, dtype: str = "f32") -> list[tuple[Problem, np.ndarray]]:

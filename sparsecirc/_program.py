@@ -123,11 +123,14 @@ class Program:
         header, arrays = read_container(Path(path), "program")
         try:
             graph = graph_from_parts(header["graph"], arrays, str(path))
-            target = Target(**{**header["target"], "isa": None})
+            asked = header["target"].get("isa")
+            target = Target(**{**header["target"], "isa": None if asked is None else Isa(asked)})
             isa = Isa(header["isa"])
             choices = {c["weight"]: Choice.from_json(c) for c in header["choices"]}
             exact = bool(header["exact"])
-        except (KeyError, TypeError, ValueError) as error:
+        except FileFormatError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FileFormatError(f"{path} is not a valid program: {error!r}") from error
         try:
             resolve_isa(Target.cpu(isa, dtype=target.dtype, threads=target.threads))
@@ -145,8 +148,6 @@ class Program:
             if form.repack is not None and (scale is None or scale.shape != pattern.shape[:1]):
                 raise FileFormatError(f"{path} holds no scales for weight '{name}' in format '{choice.format}'")
             packed[name] = form.pack(pattern, value) if form.repack is None else form.repack(pattern, value, scale)
-        asked = header["target"].get("isa")
-        target = Target.cpu(asked, dtype=target.dtype, threads=target.threads)
         return Program(graph, target, isa, packed, choices, exact)
 
     @property

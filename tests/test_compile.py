@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -164,6 +165,16 @@ def test_targets_that_this_machine_lacks_are_refused(monkeypatch: pytest.MonkeyP
     assert sparsecirc.compile(network()).isa is Isa.SCALAR
     with pytest.raises(UnsupportedError, match="'avx2' is not available here: this machine and build have scalar"):
         sparsecirc.compile(network(), Target.cpu("avx2"))
+
+
+def test_a_memory_limit_is_kept_or_refused(tmp_path: Path) -> None:
+    roomy = Target(memory_limit=10_000_000)
+    program = sparsecirc.compile(network(), roomy)
+    assert program.packed_bytes <= 10_000_000
+    program.save(tmp_path / "net.scp")
+    assert Program.load(tmp_path / "net.scp").target == roomy
+    with pytest.raises(UnsupportedError, match=r"packed weights take \d+ bytes, the target allows 1000: prune more"):
+        sparsecirc.compile(network(), Target(memory_limit=1000))
 
 
 def test_the_best_instruction_set_is_the_default() -> None:

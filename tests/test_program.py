@@ -221,6 +221,8 @@ def test_files_of_another_kind_are_refused(saved: Path, tmp_path: Path) -> None:
         {"choices": [{"weight": "rnn.hh"}]},
         {"choices": None},
         {"target": {"device": "tpu"}},
+        {"target": None},
+        {"target": {"device": "cpu", "isa": "sse9"}},
         {"graph": {}},
         {"graph": None},
         {"exact": None, "graph": {"nodes": 3}},
