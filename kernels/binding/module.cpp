@@ -333,6 +333,7 @@ std::vector<std::string> formats() {
 // What is written to is never converted: the result would go to a copy that nobody sees.
 NB_MODULE(_kernels, m) {
   m.doc() = "Native kernels of sparsecirc; see kernels/include/sparsecirc.h.";
+  nb::set_leak_warnings(false);  // a program that a module keeps until the interpreter ends is no leak
   m.def("isas", &isas, "Instruction sets that this build and this processor have, least capable first.");
   m.def("formats", &formats, "Storage formats, by name.");
   m.def("vector", [](const std::string &isa) { return ops_for(isa)->vector; }, nb::arg("isa"));
