@@ -188,8 +188,7 @@ def test_every_peer_computes_the_network(name, batch):
 
 # Resets that snntorch's layer of that kind does not have; bench drops the engine there because it differs.
 UNLIKE_SNNTORCH = {
-    "lif zero delayed", "lif zero at once", "lif zero_update at once", "synaptic zero delayed", "synaptic zero at once",
-    "synaptic zero_update at once", "synaptic subtract at once",
+    "lif zero delayed", "synaptic zero delayed", "synaptic zero at once", "synaptic zero_update at once",
 }  # fmt: skip
 
 

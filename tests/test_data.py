@@ -42,6 +42,7 @@ def server(tmp_path):
             pass
 
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = False  # so that closing waits for requests whose client has gone
     thread = threading.Thread(target=httpd.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{httpd.server_port}/", root
