@@ -112,6 +112,7 @@ def train_backward(
     hh: _Csr | None,
     beta: _F32 | None,
     theta: _F32 | None,
+    spk: _F32 | None,
     saved: Sequence[_F32 | None],
     g_out: Sequence[_F32 | None],
     g_last: Sequence[_F32 | None],

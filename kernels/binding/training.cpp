@@ -17,6 +17,10 @@
 
 #include "../include/sparsecirc_training.h"
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 namespace nb = nanobind;
 
 namespace {
@@ -41,8 +45,29 @@ Buffer<T> allocate(size_t n) {
   return Buffer<T>(static_cast<T *>(p));
 }
 
+// Asks for huge pages under fresh memory that is about to be filled: a fault for every 4 KB of a sequence's states
+// costs as much as their arithmetic.
+void expect_much(void *p, size_t bytes) {
+#ifdef __linux__
+  constexpr uintptr_t page = uintptr_t{1} << 21;
+  const auto from = (reinterpret_cast<uintptr_t>(p) + page - 1) / page * page;
+  const auto to = (reinterpret_cast<uintptr_t>(p) + bytes) / page * page;
+  if (p && from < to) madvise(reinterpret_cast<void *>(from), to - from, MADV_HUGEPAGE);
+#else
+  (void)p;
+  (void)bytes;
+#endif
+}
+
+template <typename Arrays>
+void expect_much(const Arrays &arrays) {
+  for (const auto &a : arrays)
+    if (a) expect_much(a->data(), a->size() * sizeof(float));
+}
+
 Buffer<float> workspace(size_t n, bool poison) {
   Buffer<float> w = allocate<float>(n);
+  expect_much(w.get(), n * sizeof(float));
   if (poison)
     for (size_t i = 0; i < n; i++) w[i] = std::numeric_limits<float>::quiet_NaN();
   return w;
@@ -134,7 +159,8 @@ class Job {
     t.states[0] = const_cast<float *>(of_size(saved[1], (t.steps + 1) * n, "saved states"));
     t.states[1] = const_cast<float *>(of_size(saved[2], (t.steps + 1) * n, "saved states"));
     t.fired = const_cast<float *>(of_size(saved[3], t.steps * n, "saved membranes"));
-    if (!t.states[0]) return;
+    if (!t.states[0] && !t.states[1]) return;
+    need((t.states[0] != nullptr) == (t.cell != SC_CELL_lif), "lif saves membranes, the other cells their output");
     need(t.states[1] || (t.cell != SC_CELL_lstm && t.cell != SC_CELL_lif), "this cell saves two states");
     need(t.gates || !sc_train_gates(t.cell) || !t.steps, "this cell saves gates");
     need(t.fired || t.cell != SC_CELL_lif || t.delay || !t.steps, "an immediate reset saves membranes");
@@ -167,6 +193,8 @@ void train_forward(const std::string &isa, const std::string &cell, int64_t unit
     t.out[i] = of_size(out[i], job.sequence(), "out");
     t.last[i] = of_size(last[i], job.single(), "last");
   }
+  expect_much(out);
+  expect_much(saved);
   need(t.state[0] && (t.state[1] || (t.cell != SC_CELL_lstm && t.cell != SC_CELL_lif)), "an initial state is missing");
   nb::gil_scoped_release release;
   Buffer<float> work = workspace(sc_train_forward_workspace(ops, &t), poison);
@@ -175,15 +203,17 @@ void train_forward(const std::string &isa, const std::string &cell, int64_t unit
 
 void train_backward(const std::string &isa, const std::string &cell, int64_t units, bool reverse,
                     const std::string &reset, bool delay, const std::string &surrogate, float scale, In x,
-                    const Sparse &ih, const Sparse &hh, MaybeIn beta, MaybeIn theta, std::array<MaybeIn, 4> saved,
-                    std::array<MaybeIn, 2> g_out, std::array<MaybeIn, 2> g_last, std::array<MaybeOut, 9> grads,
-                    bool poison) {
+                    const Sparse &ih, const Sparse &hh, MaybeIn beta, MaybeIn theta, MaybeIn spk,
+                    std::array<MaybeIn, 4> saved, std::array<MaybeIn, 2> g_out, std::array<MaybeIn, 2> g_last,
+                    std::array<MaybeOut, 9> grads, bool poison) {
   const sc_ops *ops = ops_for(isa);
   MaybeIn none;
   Job job(cell, units, reverse, reset, delay, x, ih, hh, none, none, beta, theta);
   sc_train &t = job.t;
   job.keep(saved, ops);
-  need(t.states[0] != nullptr, "backward needs what forward saved");
+  t.state[0] = of_size(spk, job.single(), "initial spikes");
+  need(t.state[0] || t.cell != SC_CELL_lif, "lif needs its initial spikes");
+  need(t.states[0] || t.states[1], "backward needs what forward saved");
   t.surrogate = find({"fast_sigmoid", "atan", "sigmoid", "triangular", "straight_through"}, surrogate, "surrogate");
   t.scale = scale;
   for (int i = 0; i < 2; i++) {
@@ -191,6 +221,7 @@ void train_backward(const std::string &isa, const std::string &cell, int64_t uni
     t.g_last[i] = of_size(g_last[i], job.single(), "gradient of last");
     t.d_state[i] = of_size(grads[1 + i], job.single(), "gradient of state");
   }
+  expect_much(grads);
   t.dx = of_size(grads[0], t.steps * t.batch * t.in, "gradient of x");
   t.d_ih = of_size(grads[3], job.nnz(t.ih), "gradient of ih");
   t.d_hh = of_size(grads[4], job.nnz(t.hh), "gradient of hh");
@@ -244,8 +275,8 @@ void bind_training(nb::module_ &m) {
         nb::arg("poison") = false);
   m.def("train_backward", &train_backward, nb::arg("isa"), nb::arg("cell"), nb::arg("units"), nb::arg("reverse"),
         nb::arg("reset"), nb::arg("delay"), nb::arg("surrogate"), nb::arg("scale"), nb::arg("x"), nb::arg("ih").none(),
-        nb::arg("hh").none(), nb::arg("beta").none(), nb::arg("theta").none(), nb::arg("saved"), nb::arg("g_out"),
-        nb::arg("g_last"), nb::arg("grads").noconvert(), nb::arg("poison") = false);
+        nb::arg("hh").none(), nb::arg("beta").none(), nb::arg("theta").none(), nb::arg("spk").none(), nb::arg("saved"),
+        nb::arg("g_out"), nb::arg("g_last"), nb::arg("grads").noconvert(), nb::arg("poison") = false);
   m.def("train_linear", &train_linear, nb::arg("isa"), nb::arg("weight"), nb::arg("x"), nb::arg("bias").none(),
         nb::arg("y").noconvert(), nb::arg("poison") = false);
   m.def("train_linear_backward", &train_linear_backward, nb::arg("isa"), nb::arg("weight"), nb::arg("x"), nb::arg("g"),

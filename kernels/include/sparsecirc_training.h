@@ -47,12 +47,13 @@ typedef struct sc_train_ops {
   /* (batch, n) -> (n, wide) with zeros after the batch, and back. */
   void (*to_columns)(const float *x, int64_t batch, int64_t n, float *y, int64_t wide);
   void (*to_rows)(const float *y, int64_t wide, int64_t batch, int64_t n, float *x);
-  /* dv[k] += sum over steps and samples of a[row of k] * h[column of k]; rows of `a` from `split` on lie `skip` lower.
-   */
-  void (*sampled)(const sc_matrix *w, const float *a, int64_t step_a, int64_t split, int64_t skip, const float *h,
-                  int64_t step_h, int64_t steps, int64_t wide, float *dv);
+  /* dv[k] += sum over samples of a[row of k] * h[column of k]; rows of `a` from `split` on lie `skip` lower. */
+  void (*sampled)(const sc_matrix *w, const float *a, int64_t split, int64_t skip, const float *h, int64_t wide,
+                  float *dv);
   /* sum[r] += sum of row r */
   void (*row_sums)(const float *a, int64_t rows, int64_t wide, float *sum);
+  /* spk = 1 where mem > theta of the unit, else 0 */
+  void (*fire)(const float *mem, const float *theta, int64_t units, int64_t wide, float *spk);
   void (*forward[SC_N_CELLS])(const sc_train_point *p);
   void (*backward[SC_N_CELLS])(const sc_train_point *p);
 } sc_train_ops;
@@ -65,7 +66,8 @@ int64_t sc_train_gates(int cell);
 int64_t sc_train_blocks(int cell);
 
 /* One layer over one batch of sequences. Null where a part is absent; without ih the input is the drive itself.
- * Saved arrays run in the order of processing: states [steps + 1][units][wide] beginning with the initial state.
+ * Saved arrays run in the order of processing: states [steps + 1][units][wide] beginning with the initial state. The
+ * spikes of lif are not saved: they follow from the membranes.
  */
 typedef struct sc_train {
   int cell;

@@ -3,9 +3,7 @@
 
 #include <string.h>
 
-#define SC_LINEAR_WIDE 64          /* vectors of a linear layer that are handled together */
-#define SC_HOT_FLOATS (128 * 1024) /* floats of states that stay in the second-level cache during a sampled product */
-#define SC_MAX_CHUNK 16            /* most steps whose weight gradients are summed together */
+#define SC_LINEAR_WIDE 64 /* vectors of a linear layer that are handled together */
 
 extern const sc_train_ops sc_train_ops_scalar;
 #ifdef SC_X86
@@ -55,7 +53,7 @@ static size_t lay_out_forward(const sc_ops *ops, const sc_train *t, float *base,
   s->x = take(&a, t->ih ? t->in * wide : 0);
   s->rec = take(&a, gate_rows(t->cell) * n);
   s->gates = take(&a, sc_train_blocks(t->cell) * n);
-  for (int i = 0; i < 2; i++) s->states[i] = take(&a, t->states[0] ? 0 : 2 * n);
+  for (int i = 0; i < 2; i++) s->states[i] = take(&a, t->states[i] ? 0 : 2 * n);
   s->fired = take(&a, n);
   return a.used;
 }
@@ -70,7 +68,8 @@ void sc_train_forward(const sc_ops *ops, const sc_train *t, float *workspace) {
   forward_space s;
   lay_out_forward(ops, t, workspace, &s);
   const int64_t wide = width_of(ops, t), n = t->units * wide, gate_floats = sc_train_gates(t->cell) * n;
-  const int keep = t->states[0] != NULL, states = states_of(t);
+  const int states = states_of(t);
+  const int keep[2] = {t->states[0] != NULL, t->states[1] != NULL};
   sc_train_point p = {.n = n,
                       .units = t->units,
                       .wide = wide,
@@ -82,7 +81,7 @@ void sc_train_forward(const sc_ops *ops, const sc_train *t, float *workspace) {
                       .delay = t->delay};
   float *held[2];
   for (int i = 0; i < states; i++) {
-    held[i] = keep ? t->states[i] : s.states[i];
+    held[i] = keep[i] ? t->states[i] : s.states[i];
     train->to_columns(t->state[i], t->batch, t->units, held[i], wide);
   }
   memset(s.rec, 0, (size_t)(gate_rows(t->cell) * n) * sizeof(float)); /* stays so without a recurrent weight */
@@ -94,8 +93,8 @@ void sc_train_forward(const sc_ops *ops, const sc_train *t, float *workspace) {
     train->to_columns(x, t->batch, t->in, t->ih ? s.x : p.gates, wide);
     if (t->ih) ops->mm[SC_FMT_csr](t->ih, s.x, t->bias_ih, p.gates, wide);
     for (int i = 0; i < states; i++) {
-      p.before[i] = held[i] + (keep ? k : k % 2) * n;
-      p.after[i] = held[i] + (keep ? k + 1 : (k + 1) % 2) * n;
+      p.before[i] = held[i] + (keep[i] ? k : k % 2) * n;
+      p.after[i] = held[i] + (keep[i] ? k + 1 : (k + 1) % 2) * n;
     }
     if (t->hh) ops->mm[SC_FMT_csr](t->hh, p.before[0], t->bias_hh, s.rec, wide);
     train->forward[t->cell](&p);
@@ -104,7 +103,7 @@ void sc_train_forward(const sc_ops *ops, const sc_train *t, float *workspace) {
   }
   for (int i = 0; i < states; i++)
     if (t->last[i])
-      train->to_rows(held[i] + (keep ? t->steps : t->steps % 2) * n, wide, t->batch, t->units, t->last[i]);
+      train->to_rows(held[i] + (keep[i] ? t->steps : t->steps % 2) * n, wide, t->batch, t->units, t->last[i]);
 }
 
 /* ---- backward --------------------------------------------------------------------------------------------------- */
@@ -140,23 +139,16 @@ static int64_t index_of(const sc_matrix *w) { return w ? padded(w->cols + 1 + w-
 size_t sc_train_index(const sc_train *t) { return (size_t)(index_of(t->ih) + index_of(t->hh)); }
 
 typedef struct backward_space {
-  float *da, *x, *dx, *rec, *carry[2], *g_out[2], *slope, *d_beta, *d_theta, *ih, *hh;
+  float *da, *x, *dx, *spk, *rec, *carry[2], *g_out[2], *slope, *d_beta, *d_theta, *ih, *hh;
 } backward_space;
-
-/* Steps whose gradients are collected before the weights' are summed: fewer horizontal sums, states still in cache. */
-static int64_t chunk_of(const sc_train *t, int64_t wide) {
-  const int64_t floats = (t->units > t->in || !t->ih ? t->units : t->in) * wide;
-  const int64_t fit = floats > 0 ? SC_HOT_FLOATS / floats : SC_MAX_CHUNK;
-  const int64_t capped = fit < 1 ? 1 : fit > SC_MAX_CHUNK ? SC_MAX_CHUNK : fit;
-  return capped < t->steps ? capped : t->steps;
-}
 
 static size_t lay_out_backward(const sc_ops *ops, const sc_train *t, float *base, backward_space *s) {
   arena a = {base, 0};
-  const int64_t wide = width_of(ops, t), n = t->units * wide, chunk = chunk_of(t, wide);
+  const int64_t wide = width_of(ops, t), n = t->units * wide;
   const int spiking = t->cell == SC_CELL_lif;
-  s->da = take(&a, chunk * sc_train_blocks(t->cell) * n);
-  s->x = take(&a, t->d_ih ? chunk * t->in * wide : 0);
+  s->da = take(&a, sc_train_blocks(t->cell) * n);
+  s->x = take(&a, t->d_ih ? t->in * wide : 0);
+  s->spk = take(&a, spiking ? n : 0);
   s->dx = take(&a, t->ih && t->dx ? t->in * wide : 0);
   s->rec = take(&a, n);
   for (int i = 0; i < 2; i++) {
@@ -180,26 +172,32 @@ static void clear(float *p, int64_t n) {
   if (p) memset(p, 0, (size_t)n * sizeof *p);
 }
 
-/* Gradients of weights and biases from steps first .. first + count - 1, whose da lie in ascending order of step. */
-static void weight_gradients(const sc_train_ops *train, const sc_train *t, const backward_space *s, int64_t first,
-                             int64_t count, int64_t wide) {
-  const int64_t units = t->units, n = units * wide, step = sc_train_blocks(t->cell) * n;
-  const int gru = t->cell == SC_CELL_gru;
-  const int64_t rows = gate_rows(t->cell) * units, split = gru ? 2 * units : rows, skip = gru ? units : 0;
-  if (t->d_hh) train->sampled(t->hh, s->da, step, rows, 0, t->states[0] + first * n, n, count, wide, t->d_hh);
+/* What the recurrent weight multiplied in step k. */
+static const float *fed_back(const sc_train_ops *train, const sc_train *t, const backward_space *s, int64_t k,
+                             int64_t wide) {
+  const int64_t n = t->units * wide;
+  if (t->cell != SC_CELL_lif) return t->states[0] + k * n;
+  if (k == 0)
+    train->to_columns(t->state[0], t->batch, t->units, s->spk, wide);
+  else
+    train->fire(t->fired ? t->fired + (k - 1) * n : t->states[1] + k * n, t->theta, t->units, wide, s->spk);
+  return s->spk;
+}
+
+/* Adds step k's part of the gradients of weights and biases. */
+static void weight_gradients(const sc_train_ops *train, const sc_train *t, const backward_space *s, int64_t k,
+                             int64_t wide) {
+  const int64_t units = t->units, rows = gate_rows(t->cell) * units;
+  const int64_t split = t->cell == SC_CELL_gru ? 2 * units : rows, skip = t->cell == SC_CELL_gru ? units : 0;
+  if (t->d_hh) train->sampled(t->hh, s->da, rows, 0, fed_back(train, t, s, k, wide), wide, t->d_hh);
   if (t->d_ih) {
-    for (int64_t k = 0; k < count; k++)
-      train->to_columns(t->x + time_of(t, first + k) * t->batch * t->in, t->batch, t->in, s->x + k * t->in * wide,
-                        wide);
-    train->sampled(t->ih, s->da, step, split, skip, s->x, t->in * wide, count, wide, t->d_ih);
+    train->to_columns(t->x + time_of(t, k) * t->batch * t->in, t->batch, t->in, s->x, wide);
+    train->sampled(t->ih, s->da, split, skip, s->x, wide, t->d_ih);
   }
-  for (int64_t k = 0; k < count; k++) {
-    const float *da = s->da + k * step;
-    if (t->d_bias_hh) train->row_sums(da, rows, wide, t->d_bias_hh);
-    if (t->d_bias_ih) {
-      train->row_sums(da, split, wide, t->d_bias_ih);
-      train->row_sums(da + (split + skip) * wide, rows - split, wide, t->d_bias_ih + split);
-    }
+  if (t->d_bias_hh) train->row_sums(s->da, rows, wide, t->d_bias_hh);
+  if (t->d_bias_ih) {
+    train->row_sums(s->da, split, wide, t->d_bias_ih);
+    train->row_sums(s->da + (split + skip) * wide, rows - split, wide, t->d_bias_ih + split);
   }
 }
 
@@ -207,8 +205,8 @@ void sc_train_backward(const sc_ops *ops, const sc_train *t, float *workspace, i
   const sc_train_ops *train = sc_train_ops_for(ops);
   backward_space s;
   lay_out_backward(ops, t, workspace, &s);
-  const int64_t wide = width_of(ops, t), units = t->units, n = units * wide, chunk = chunk_of(t, wide);
-  const int64_t step = sc_train_blocks(t->cell) * n, gate_floats = sc_train_gates(t->cell) * n;
+  const int64_t wide = width_of(ops, t), units = t->units, n = units * wide;
+  const int64_t gate_floats = sc_train_gates(t->cell) * n;
   const int64_t rows = gate_rows(t->cell) * units, skip = t->cell == SC_CELL_gru ? units : 0;
   const int states = states_of(t);
   sc_matrix ih, hh;
@@ -241,30 +239,27 @@ void sc_train_backward(const sc_ops *ops, const sc_train *t, float *workspace, i
                       .g_out = {s.g_out[0], s.g_out[1]},
                       .g_rec = s.rec,
                       .g_carry = {s.carry[0], s.carry[1]},
+                      .da = s.da,
                       .slope = s.slope,
                       .d_beta = s.d_beta,
                       .d_theta = s.d_theta};
-  for (int64_t end = t->steps; end > 0; end -= chunk) {
-    const int64_t first = end > chunk ? end - chunk : 0;
-    for (int64_t k = end - 1; k >= first; k--) {
-      const int64_t at = time_of(t, k);
-      p.da = s.da + (k - first) * step;
-      p.gates = gate_floats ? t->gates + k * gate_floats : NULL;
-      p.fired = t->fired ? t->fired + k * n : NULL;
-      for (int i = 0; i < states; i++) {
-        p.before[i] = t->states[i] + k * n;
-        p.after[i] = t->states[i] + (k + 1) * n;
-        if (t->g_out[i]) train->to_columns(t->g_out[i] + at * t->batch * units, t->batch, units, s.g_out[i], wide);
-      }
-      train->backward[t->cell](&p);
-      if (t->hh)
-        ops->mm[SC_FMT_csr](&hh, p.da, NULL, s.rec, wide);
-      else
-        clear(s.rec, n);
-      if (t->dx && t->ih) ops->mm[SC_FMT_csr](&ih, p.da, NULL, s.dx, wide);
-      if (t->dx) train->to_rows(t->ih ? s.dx : p.da, wide, t->batch, t->in, t->dx + at * t->batch * t->in);
+  for (int64_t k = t->steps - 1; k >= 0; k--) {
+    const int64_t at = time_of(t, k);
+    p.gates = gate_floats ? t->gates + k * gate_floats : NULL;
+    p.fired = t->fired ? t->fired + k * n : NULL;
+    for (int i = 0; i < states; i++) {
+      p.before[i] = t->states[i] ? t->states[i] + k * n : NULL;
+      p.after[i] = t->states[i] ? t->states[i] + (k + 1) * n : NULL;
+      if (t->g_out[i]) train->to_columns(t->g_out[i] + at * t->batch * units, t->batch, units, s.g_out[i], wide);
     }
-    weight_gradients(train, t, &s, first, end - first, wide);
+    train->backward[t->cell](&p);
+    if (t->hh)
+      ops->mm[SC_FMT_csr](&hh, s.da, NULL, s.rec, wide);
+    else
+      clear(s.rec, n);
+    if (t->dx && t->ih) ops->mm[SC_FMT_csr](&ih, s.da, NULL, s.dx, wide);
+    if (t->dx) train->to_rows(t->ih ? s.dx : s.da, wide, t->batch, t->in, t->dx + at * t->batch * t->in);
+    weight_gradients(train, t, &s, k, wide);
   }
   if (t->cell != SC_CELL_lif) {
     for (int64_t i = 0; i < n; i++) s.carry[0][i] += s.rec[i];
@@ -333,7 +328,7 @@ void sc_train_linear_backward(const sc_ops *ops, const sc_matrix *w, const float
     train->to_columns(g + from * w->rows, count, w->rows, s.y, wide);
     if (d_w) {
       train->to_columns(x + from * w->cols, count, w->cols, s.x, wide);
-      train->sampled(w, s.y, 0, w->rows, 0, s.x, 0, 1, wide, d_w);
+      train->sampled(w, s.y, w->rows, 0, s.x, wide, d_w);
     }
     if (d_bias) train->row_sums(s.y, w->rows, wide, d_bias);
     if (dx) {

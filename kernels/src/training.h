@@ -35,6 +35,16 @@ static inline sc_quad sc_load4(const float *p) {
   return v;
 }
 
+/* The sums of four vectors. */
+static inline sc_quad sc_sum4(sc_vec a, sc_vec b, sc_vec c, sc_vec d) {
+#ifdef SC_VEC_SUM4
+  return SC_VEC_SUM4(a, b, c, d);
+#else
+  const sc_quad sums = {sc_sum(a), sc_sum(b), sc_sum(c), sc_sum(d)};
+  return sums;
+#endif
+}
+
 /* y[j][i] = x[i][j] for a 4 x 4 tile. */
 static inline void sc_turn4(const float *x, int64_t ldx, float *y, int64_t ldy) {
   const sc_quad a = sc_load4(x), b = sc_load4(x + ldx), c = sc_load4(x + 2 * ldx), d = sc_load4(x + 3 * ldx);
@@ -45,62 +55,70 @@ static inline void sc_turn4(const float *x, int64_t ldx, float *y, int64_t ldy) 
   for (int i = 0; i < 4; i++) memcpy(y + i * ldy, &r[i], sizeof r[i]);
 }
 
-/* y (n, ldy) from x (m, ldx): the transpose of the m x n corner. */
-static void SC_NAME(turn)(const float *x, int64_t m, int64_t n, int64_t ldx, float *y, int64_t ldy) {
+/* y (n, ldy) from x (m, ldx): the transpose of the m x n corner, `block` columns of x at a time. */
+static void SC_NAME(turn)(const float *x, int64_t m, int64_t n, int64_t ldx, float *y, int64_t ldy, int64_t block) {
   const int64_t m4 = m / 4 * 4, n4 = n / 4 * 4;
-  for (int64_t j = 0; j < n4; j += 4) {
-    for (int64_t i = 0; i < m4; i += 4) sc_turn4(x + i * ldx + j, ldx, y + j * ldy + i, ldy);
-    for (int64_t i = m4; i < m; i++)
-      for (int64_t k = j; k < j + 4; k++) y[k * ldy + i] = x[i * ldx + k];
+  for (int64_t from = 0; from < n4; from += block) {
+    const int64_t to = from + block < n4 ? from + block : n4;
+    for (int64_t i = 0; i < m4; i += 4)
+      for (int64_t j = from; j < to; j += 4) sc_turn4(x + i * ldx + j, ldx, y + j * ldy + i, ldy);
   }
+  for (int64_t i = m4; i < m; i++)
+    for (int64_t j = 0; j < n4; j++) y[j * ldy + i] = x[i * ldx + j];
   for (int64_t j = n4; j < n; j++)
     for (int64_t i = 0; i < m; i++) y[j * ldy + i] = x[i * ldx + j];
 }
 
+/* Whole lines of x at once: rows of a power of two would else push each other out of the cache. */
 static void SC_NAME(to_columns)(const float *x, int64_t batch, int64_t n, float *y, int64_t wide) {
-  SC_NAME(turn)(x, batch, n, n, y, wide);
+  SC_NAME(turn)(x, batch, n, n, y, wide, 16);
   for (int64_t i = 0; batch < wide && i < n; i++) memset(y + i * wide + batch, 0, (size_t)(wide - batch) * sizeof *y);
 }
 
 static void SC_NAME(to_rows)(const float *y, int64_t wide, int64_t batch, int64_t n, float *x) {
-  SC_NAME(turn)(y, n, batch, wide, x, n);
+  SC_NAME(turn)(y, n, batch, wide, x, n, 8);
 }
 
-static void SC_NAME(sampled)(const sc_matrix *w, const float *a, int64_t step_a, int64_t split, int64_t skip,
-                             const float *h, int64_t step_h, int64_t steps, int64_t wide, float *dv) {
+/* The dot products of `a` with four rows of h. */
+SC_INLINE sc_quad SC_NAME(dot4)(const float *a, const float *h, const int32_t *index, int64_t wide) {
+  const float *h0 = h + (int64_t)index[0] * wide, *h1 = h + (int64_t)index[1] * wide;
+  const float *h2 = h + (int64_t)index[2] * wide, *h3 = h + (int64_t)index[3] * wide;
+  sc_vec s0 = sc_splat(0.0f), s1 = s0, s2 = s0, s3 = s0;
+  for (int64_t k = 0; k < wide; k += SC_VL) {
+    const sc_vec v = sc_load(a + k);
+    s0 = sc_fma(v, sc_load(h0 + k), s0);
+    s1 = sc_fma(v, sc_load(h1 + k), s1);
+    s2 = sc_fma(v, sc_load(h2 + k), s2);
+    s3 = sc_fma(v, sc_load(h3 + k), s3);
+  }
+  return sc_sum4(s0, s1, s2, s3);
+}
+
+SC_INLINE void SC_NAME(sampled_wide)(const sc_matrix *w, const float *a, int64_t split, int64_t skip, const float *h,
+                                     const int64_t wide, float *dv) {
   for (int64_t r = 0; r < w->rows; r++) {
     const float *ar = a + (r < split ? r : r + skip) * wide;
     int32_t i = w->ptr[r];
     const int32_t to = w->ptr[r + 1];
     for (; i + 4 <= to; i += 4) {
-      const float *h0 = h + (int64_t)w->index32[i] * wide, *h1 = h + (int64_t)w->index32[i + 1] * wide;
-      const float *h2 = h + (int64_t)w->index32[i + 2] * wide, *h3 = h + (int64_t)w->index32[i + 3] * wide;
-      sc_vec s0 = sc_splat(0.0f), s1 = s0, s2 = s0, s3 = s0;
-      for (int64_t t = 0; t < steps; t++) {
-        const float *at = ar + t * step_a;
-        const int64_t off = t * step_h;
-        for (int64_t k = 0; k < wide; k += SC_VL) {
-          const sc_vec v = sc_load(at + k);
-          s0 = sc_fma(v, sc_load(h0 + off + k), s0);
-          s1 = sc_fma(v, sc_load(h1 + off + k), s1);
-          s2 = sc_fma(v, sc_load(h2 + off + k), s2);
-          s3 = sc_fma(v, sc_load(h3 + off + k), s3);
-        }
-      }
-      dv[i] += sc_sum(s0);
-      dv[i + 1] += sc_sum(s1);
-      dv[i + 2] += sc_sum(s2);
-      dv[i + 3] += sc_sum(s3);
+      const sc_quad sums = sc_load4(dv + i) + SC_NAME(dot4)(ar, h, w->index32 + i, wide);
+      memcpy(dv + i, &sums, sizeof sums);
     }
-    for (; i < to; i++) {
-      const float *h0 = h + (int64_t)w->index32[i] * wide;
-      sc_vec s = sc_splat(0.0f);
-      for (int64_t t = 0; t < steps; t++)
-        for (int64_t k = 0; k < wide; k += SC_VL)
-          s = sc_fma(sc_load(ar + t * step_a + k), sc_load(h0 + t * step_h + k), s);
-      dv[i] += sc_sum(s);
-    }
+    if (i == to) continue;
+    int32_t index[4]; /* the last few, filled up with repetitions */
+    for (int32_t n = 0; n < 4; n++) index[n] = w->index32[i + n < to ? i + n : to - 1];
+    const sc_quad sums = SC_NAME(dot4)(ar, h, index, wide);
+    for (int32_t n = 0; i + n < to; n++) dv[i + n] += sums[n];
   }
+}
+
+/* A width that the compiler knows keeps the row of `a` in registers. */
+static void SC_NAME(sampled)(const sc_matrix *w, const float *a, int64_t split, int64_t skip, const float *h,
+                             int64_t wide, float *dv) {
+  if (wide == 4 * SC_VL)
+    SC_NAME(sampled_wide)(w, a, split, skip, h, 4 * SC_VL, dv);
+  else
+    SC_NAME(sampled_wide)(w, a, split, skip, h, wide, dv);
 }
 
 static void SC_NAME(row_sums)(const float *a, int64_t rows, int64_t wide, float *sum) {
@@ -108,6 +126,15 @@ static void SC_NAME(row_sums)(const float *a, int64_t rows, int64_t wide, float 
     sc_vec s = sc_splat(0.0f);
     for (int64_t k = 0; k < wide; k += SC_VL) s += sc_load(a + r * wide + k);
     sum[r] += sc_sum(s);
+  }
+}
+
+static void SC_NAME(fire)(const float *restrict mem, const float *theta, int64_t units, int64_t wide,
+                          float *restrict spk) {
+  for (int64_t u = 0; u < units; u++) {
+    const float limit = theta[u];
+    SC_NO_OVERLAP
+    for (int64_t i = u * wide; i < (u + 1) * wide; i++) spk[i] = mem[i] > limit ? 1.0f : 0.0f;
   }
 }
 
@@ -302,7 +329,7 @@ SC_INLINE void SC_NAME(lif_back)(const sc_train_point *p, const int reset, const
   for (int64_t u = 0; u < p->units; u++) {
     const int64_t at = u * p->wide;
     const float beta = p->beta[u], theta = p->theta[u];
-    const float *restrict mem = p->before[1] + at, *restrict spk = p->after[0] + at;
+    const float *restrict mem = p->before[1] + at;
     const float *restrict fired = (delay ? p->after[1] : p->fired) + at;
     const float *restrict g_spk = p->g_out[0] + at, *restrict g_mem = p->g_out[1] + at;
     const float *restrict rec = p->g_rec + at, *restrict slope = p->slope;
@@ -314,7 +341,7 @@ SC_INLINE void SC_NAME(lif_back)(const sc_train_point *p, const int reset, const
       float before = mem[i], due = before > theta ? 1.0f : 0.0f, m = fired[i];
       float gs = g_spk[i] + rec[i], gm = g_mem[i] + c_mem[i], gt = 0.0f;
       if (!delay) {
-        float now = spk[i] - due;
+        float now = (m > theta ? 1.0f : 0.0f) - due;
         if (reset == SC_RESET_subtract) {
           gs -= theta * gm;
           gt -= now * gm;
@@ -358,8 +385,11 @@ SC_INLINE void SC_NAME(lif_back)(const sc_train_point *p, const int reset, const
     case 2 * SC_RESET_zero_update + 1:           \
       SC_NAME(body)(p, SC_RESET_zero_update, 1); \
       break;                                     \
-    default:                                     \
+    case 2 * SC_RESET_none + 1:                  \
       SC_NAME(body)(p, SC_RESET_none, 1);        \
+      break;                                     \
+    default:                                     \
+      SC_NAME(body)(p, SC_RESET_none, 0);        \
   }
 
 static void SC_NAME(forward_lif)(const sc_train_point *p) { SC_EACH_RESET(lif_step) }
@@ -373,6 +403,7 @@ static void SC_NAME(backward_lif)(const sc_train_point *p){SC_EACH_RESET(lif_bac
       .to_rows = SC_NAME(to_rows),                                  \
       .sampled = SC_NAME(sampled),                                  \
       .row_sums = SC_NAME(row_sums),                                \
+      .fire = SC_NAME(fire),                                        \
       .forward = {[SC_CELL_rnn_tanh] = SC_NAME(forward_rnn_tanh),   \
                   [SC_CELL_rnn_relu] = SC_NAME(forward_rnn_relu),   \
                   [SC_CELL_gru] = SC_NAME(forward_gru),             \

@@ -170,7 +170,7 @@ def _outputs(x: Tensor, state0: Tensor, cell: str, delay: bool, save: bool) -> t
         none if spiking else (batch, units),
         (batch, units) if cell == "lstm" else none,
         (steps, _KEPT_GATES[cell], units, wide) if save and cell in _KEPT_GATES else none,
-        (steps + 1, units, wide) if save else none,
+        (steps + 1, units, wide) if save and not spiking else none,
         (steps + 1, units, wide) if save and cell in ("lstm", "lif") else none,
         (steps, units, wide) if save and spiking and not delay else none,
     )
@@ -223,6 +223,7 @@ def _recurrent_backward(
     g_last0: Tensor | None,
     g_last1: Tensor | None,
     x: Tensor,
+    state0: Tensor,
     ih: Tensor | None,
     hh: Tensor | None,
     beta: Tensor | None,
@@ -243,26 +244,26 @@ def _recurrent_backward(
     scale: float,
     wants: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    grads = _gradients(x, ih, hh, states0, cell, wants)
-    units = states0.shape[1]
-    if not states0.numel():  # no samples or no units: nothing flows
+    grads = _gradients(x, ih, hh, state0, cell, wants)
+    units = state0.shape[1]
+    if not state0.numel():  # no samples or no units: nothing flows
         for g in grads:
             g.zero_()
         return grads  # type: ignore[return-value]
     kernels.train_backward(
         best_isa(), cell, units, reverse, reset, delay, surrogate, scale, _array(x), _csr(ih_indptr, ih_indices, ih),
         _csr(hh_indptr, hh_indices, hh), _array(beta), _array(theta),
-        _present([gates, states0, states1, fired]),
+        _array(state0) if cell == "lif" else None, _present([gates, states0, states1, fired]),
         _present([g_out0, g_out1]), _present([g_last0, g_last1]), [_filled(t) for t in grads], POISON,
     )  # fmt: skip
     return grads  # type: ignore[return-value]
 
 
 def _gradients(
-    x: Tensor, ih: Tensor | None, hh: Tensor | None, states0: Tensor, cell: str, wants: Sequence[bool]
+    x: Tensor, ih: Tensor | None, hh: Tensor | None, state0: Tensor, cell: str, wants: Sequence[bool]
 ) -> tuple[Tensor, ...]:
     """Unfilled gradients in the order of the arguments of `_recurrent`; empty where not wanted."""
-    units, rows = states0.shape[1], GATES[cell] * states0.shape[1]
+    units, rows = state0.shape[1], GATES[cell] * state0.shape[1]
     batch = x.shape[1]
     shapes: tuple[tuple[int, ...], ...] = (
         tuple(x.shape), (batch, units), (batch, units), tuple(ih.shape) if ih is not None else (0,),
@@ -273,14 +274,14 @@ def _gradients(
 
 @_recurrent_backward.register_fake
 def _(*args: Any) -> tuple[Tensor, ...]:
-    return _gradients(args[4], args[5], args[6], args[14], args[17], args[-1])
+    return _gradients(args[4], args[6], args[7], args[5], args[18], args[-1])
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, _state0, _state1, ih, hh, _bias_ih, _bias_hh, beta, theta, *rest = inputs
+    x, state0, _state1, ih, hh, _bias_ih, _bias_hh, beta, theta, *rest = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[4:])
-    ctx.save_for_backward(x, ih, hh, beta, theta, *rest[:4], *output[4:])
+    ctx.save_for_backward(x, state0, ih, hh, beta, theta, *rest[:4], *output[4:])
     ctx.options = rest[4:10]
 
 
