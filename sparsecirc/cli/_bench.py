@@ -44,7 +44,7 @@ def bench(
     from sparsecirc._bench import ENGINES, engines_named
     from sparsecirc._bench import bench as measure
     from sparsecirc.cli._models import load
-    from sparsecirc.cli._outputs import check_free, write_json
+    from sparsecirc.cli._outputs import check_free, record, write_json
 
     if min_secs <= 0:
         raise UsageError(f"min-secs is {min_secs}: expected seconds above 0")
@@ -63,6 +63,7 @@ def bench(
             progress=lambda name: advance(1, name),
         )
     document = {"model": spec.text, "input": loaded.input_note, **report.to_json()}
+    record(loaded.directory, "bench.json", document)
     if output is not None:
         write_json(output, document)
     out.data(document, str(report))

@@ -78,21 +78,19 @@ def program_path(loaded: Loaded, output: Path | None) -> Path | None:
 
 
 def _save(program: Program, path: Path, loaded: Loaded) -> None:
-    from sparsecirc.cli._outputs import read_manifest, staged_files, write_manifest
+    from sparsecirc.cli._outputs import refresh_manifest, staged_files
 
     with staged_files(path, force=True) as stage:
         program.save(stage / path.name)
     if loaded.directory is not None and path.parent.samefile(loaded.directory):
-        known = read_manifest(path.parent)
-        facts = {k: v for k, v in known.items() if k not in ("kind", "format", "version", "files")}
-        write_manifest(path.parent, known["kind"], **facts)
+        refresh_manifest(loaded.directory)
 
 
 COMMAND = Command(
     compile_,
     (
         "sparsecirc compile runs/gru",
-        "sparsecirc compile demo:lif -o lif.safetensors --isa avx2",
+        "sparsecirc compile demo:snn -o snn.safetensors --isa avx2",
         "sparsecirc compile runs/gru --kernel csr --force --json",
     ),
 )

@@ -23,10 +23,13 @@ def demo(
 
     with staged(output, force=force) as stage:
         result = run_demo(stage, quick=quick, say=out.say)
+        for folder in sorted(p.parent for p in stage.glob("*/graph.safetensors")):
+            # The quick networks are smaller than the built-in ones, so there is no torch module to go back to.
+            write_manifest(folder, "prune", origin={} if quick else {"model": f"demo:{folder.name}"})
         write_manifest(stage, "demo")
     out.data(result.to_json(), str(result))
     out.say(f"written to {output}: open {output / 'report.html'}")
-    out.suggest("sparsecirc inspect demo:gru --per-gate")
+    out.suggest(f"sparsecirc inspect {output / 'gru'} --per-gate")
 
 
 COMMAND = Command(demo, ("sparsecirc demo", "sparsecirc demo --quick -o runs/quick --force"), model=False)

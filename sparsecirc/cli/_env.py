@@ -59,7 +59,7 @@ def kernels() -> dict[str, Any]:
         return {"built": False, "isa": [], "why": "sparsecirc._kernels is not built: pip install . builds it"}
     try:
         module = importlib.import_module("sparsecirc._kernels")
-    except ImportError as error:
+    except (ImportError, subprocess.CalledProcessError) as error:  # an editable install builds on import
         return {"built": False, "isa": [], "why": str(error)}
     return {"built": True, "isa": list(module.isas()), "why": None}
 

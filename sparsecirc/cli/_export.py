@@ -38,7 +38,7 @@ def export(
 ) -> None:
     """Write the network for another runtime, run what was written, and compare."""
     from sparsecirc.cli._models import load
-    from sparsecirc.cli._outputs import check_free, staged, staged_files, write_manifest
+    from sparsecirc.cli._outputs import check_free, record_export, staged, staged_files, write_manifest
     from sparsecirc.cli._runners import check_artefact
 
     loaded = load(spec, out)
@@ -54,6 +54,7 @@ def export(
         document["check"] = found
         if not single:
             write_manifest(stage, "export", **{k: v for k, v in document.items() if k != "paths"})
+    record_export(loaded.directory, format_.value, _facts(document))
     out.data(document, *_shown(document))
     if found is not None and not found["ok"]:
         raise MismatchError(
@@ -97,6 +98,17 @@ def _moved(made: Export, stage: Path, final: Path) -> dict[str, Any]:
     return {**made.to_json(), "paths": [p.as_posix() for p in paths]}
 
 
+def _facts(document: dict[str, Any]) -> dict[str, Any]:
+    """What a report says about an export."""
+    check = document["check"] or {"ran_with": None, "why": "not checked"}
+    return {
+        **{k: document[k] for k in ("bytes", "bytes_dense", "bytes_gzip")},
+        "max_abs_diff": check.get("max_abs_diff"),
+        "spike_mismatches": check.get("spike_mismatches", 0),
+        "ran_with": check["ran_with"] or f"nothing: {check['why']}",
+    }
+
+
 def _shown(document: dict[str, Any]) -> list[Any]:
     rows = [("file", human_bytes(document["bytes"])), ("dense", human_bytes(document["bytes_dense"])),
             ("gzip", human_bytes(document["bytes_gzip"]))]  # fmt: skip
@@ -119,7 +131,7 @@ COMMAND = Command(
     export,
     (
         "sparsecirc export runs/gru --format onnx",
-        "sparsecirc export demo:lif --format nir -o lif.nir",
+        "sparsecirc export demo:snn --format nir -o snn.nir",
         "sparsecirc export runs/gru --format c -o gru_c --json",
     ),
 )

@@ -40,7 +40,12 @@ def measure_activity(graph: Graph, x: Mapping[str, NDArray[Any]]) -> Activity:
         if value.size and np.all((value == 0) | (value == 1)):
             lead = 2 if graph.specs[name].time else 1
             events[name] = value.reshape(int(np.prod(value.shape[:lead])), -1).mean(axis=0, dtype=np.float64)
-    rates = {n.name: float(events[n.name].mean()) for n in graph.recurrent if n.cell.spiking and n.name in events}
+    read = {value for n in graph.nodes for value in n.inputs} | set(graph.outputs.values())
+    rates = {
+        n.name: float(events[n.name].mean())
+        for n in graph.recurrent  # an integrator whose spikes nobody reads is left out
+        if n.name in events and ({n.name, f"{n.name}.spk"} & read or {"hh", "hh_diag"} & set(n.params))
+    }
     return Activity(events, rates)
 
 

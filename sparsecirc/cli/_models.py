@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sparsecirc.cli._command import ModelSpec
 from sparsecirc.cli._console import Out
 from sparsecirc.cli._outputs import read_manifest
-from sparsecirc.errors import FileFormatError, UnsupportedError, UsageError
+from sparsecirc.errors import FileFormatError, MissingExtraError, UnsupportedError, UsageError
 from sparsecirc.ir import Graph, load_graph
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Loaded:
     @property
     def input_note(self) -> str:
         """Where :meth:`input` comes from, in words."""
-        return "samples of its data" if self.example is not None else "random input"
+        return "its own example input" if self.example is not None else "random input"
 
 
 def load(spec: ModelSpec, out: Out) -> Loaded:
@@ -158,11 +158,18 @@ def load(spec: ModelSpec, out: Out) -> Loaded:
 
 
 def _what_else(text: str) -> str:
-    from sparsecirc.demo import NAMES
-
-    near = get_close_matches(text, NAMES, n=1, cutoff=0.5)
-    hint = f"did you mean demo:{near[0]}?" if near else f"or start with a built-in one, e.g. demo:{next(iter(NAMES))}"
+    near = get_close_matches(text, _demo_names(), n=1, cutoff=0.5)
+    hint = f"did you mean demo:{near[0]}?" if near else "or start with a built-in one, demo:gru"
     return f"expected a file, an output directory, pkg.mod:factory or demo:NAME; {hint}"
+
+
+def _demo_names() -> tuple[str, ...]:
+    """Names of the built-in networks; none where torch, which they are made of, is not installed."""
+    try:
+        from sparsecirc.demo import NAMES
+    except MissingExtraError:
+        return ()
+    return tuple(NAMES)
 
 
 def _demo(spec: ModelSpec, name: str) -> Loaded:

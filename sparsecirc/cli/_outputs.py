@@ -143,3 +143,25 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if found.get("format", 0) > 1:
         raise FileFormatError(f"{path} was written by sparsecirc {found.get('version')}: upgrade sparsecirc")
     return found
+
+
+def refresh_manifest(directory: Path) -> None:
+    """Bring the file list of an output directory up to date after something was added."""
+    known = read_manifest(directory)
+    facts = {k: v for k, v in known.items() if k not in ("kind", "format", "version", "files")}
+    write_manifest(directory, known["kind"], **facts)
+
+
+def record(directory: Path | None, name: str, document: Mapping[str, Any]) -> None:
+    """Keep the latest ``document`` as ``name`` in an output directory, for ``report``; nothing for ``None``."""
+    if directory is not None:
+        write_json(directory / name, document)
+        refresh_manifest(directory)
+
+
+def record_export(directory: Path | None, format_: str, facts: Mapping[str, Any]) -> None:
+    """Add one export to the ``report.json`` of an output directory; nothing for ``None``."""
+    if directory is not None:
+        path = directory / "report.json"
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        record(directory, path.name, {**found, "exports": {**found.get("exports", {}), format_: facts}})

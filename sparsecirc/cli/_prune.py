@@ -74,7 +74,7 @@ def prune(
     if report["accuracy"] is not None:
         accuracy = report["accuracy"]
         facts.append(
-            f"accuracy {accuracy['before']:.2%} before, {accuracy['after']:.2%} after ({made.data}, test part)"
+            f"accuracy {accuracy['dense']:.2%} before, {accuracy['pruned']:.2%} after ({made.data}, test part)"
         )
     out.data(
         report, table(("weight:", "shape", "before", "after", "density", "pattern:"), [*rows, total]), "\n".join(facts)

@@ -75,7 +75,7 @@ def train(
     run.masks.check()
     run.masks.detach()
     shutil.rmtree(checkpoint.parent, ignore_errors=True)
-    accuracy = {"before": run.before, "after": run.fitted.accuracy(run.model), "history": run.history}
+    accuracy = {"dense": run.before, "pruned": run.fitted.accuracy(run.model), "history": run.history}
     return run.model, run.masks.patterns, accuracy
 
 

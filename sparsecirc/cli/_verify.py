@@ -15,6 +15,7 @@ from sparsecirc.cli._console import Out, split_names, table
 from sparsecirc.errors import MismatchError, UsageError, missing_extra
 
 if TYPE_CHECKING:
+    from sparsecirc._verify import VerifyReport
     from sparsecirc.cli._compare import Row
     from sparsecirc.cli._models import Loaded
     from sparsecirc.ir import Result
@@ -37,7 +38,7 @@ def verify(
 ) -> None:
     """Compare the program with the interpreter, and further computations of the same network; exit 4 if one differs."""
     from sparsecirc.cli._models import load
-    from sparsecirc.cli._outputs import check_free, write_json
+    from sparsecirc.cli._outputs import check_free, record, write_json
     from sparsecirc.ir import interpret
 
     names = against_names(against)
@@ -47,14 +48,19 @@ def verify(
     x = loaded.input(batch=batch, steps=steps, seed=seed)
     reference = interpret(loaded.graph, x, keep_values=True)
     rows: list[Row] = []
+    reports: list[VerifyReport] = []
     with out.progress("verify", len(names)) as advance:
         for name in names:
-            rows += _against(loaded, name, x, reference, out)
+            rows += _against(loaded, name, x, reference, out, reports)
             advance(1, name.value)
     document = {
         "model": spec.text, "batch": batch, "seq_len": steps, "input": loaded.input_note,
         "ok": all(r.ok for r in rows), "rows": [{**asdict(r), "ok": r.ok} for r in rows],
     }  # fmt: skip
+    if reports:
+        record(
+            loaded.directory, "verify.json", {**reports[0].to_json(), "ok": document["ok"], "rows": document["rows"]}
+        )
     if output is not None:
         write_json(output, document)
     out.data(document, _table(rows), f"{batch} samples of {steps} steps, {loaded.input_note}")
@@ -86,12 +92,14 @@ def against_names(text: str) -> list[Against]:
     return [Against(n) for n in dict.fromkeys(names)]
 
 
-def _against(loaded: Loaded, name: Against, x: Any, reference: Result, out: Out) -> list[Row]:
+def _against(
+    loaded: Loaded, name: Against, x: Any, reference: Result, out: Out, reports: list[VerifyReport]
+) -> list[Row]:
     from sparsecirc.cli._compare import compare
 
     graph = loaded.graph
     if name is Against.INTERPRET:
-        return _program_rows(loaded, x)
+        return _program_rows(loaded, x, reports)
     if name is Against.TORCH:
         from sparsecirc.cli._models import torch_model
         from sparsecirc.cli._runners import run_torch
@@ -115,7 +123,7 @@ def _against(loaded: Loaded, name: Against, x: Any, reference: Result, out: Out)
         return compare(cut, name.value, reference if cut is graph else interpret(cut, x, keep_values=True), got)
 
 
-def _program_rows(loaded: Loaded, x: Any) -> list[Row]:
+def _program_rows(loaded: Loaded, x: Any, reports: list[VerifyReport]) -> list[Row]:
     """The program against the interpreter on the weights it packed, and those against the network's own."""
     from sparsecirc._verify import RTOL
     from sparsecirc._verify import verify as verify_program
@@ -125,6 +133,7 @@ def _program_rows(loaded: Loaded, x: Any) -> list[Row]:
     program = program_of(loaded)
     original = None if loaded.graph is program.graph else loaded.graph
     report = verify_program(program, x, reference=original)
+    reports.append(report)
     rows = []
     for k, check in enumerate(report.outputs):
         differ, ties, spikes = (report.spike_mismatches, len(report.ties), report.spikes) if k == 0 else (0, 0, 0)
@@ -157,7 +166,7 @@ COMMAND = Command(
     verify,
     (
         "sparsecirc verify runs/gru --against interpret,torch",
-        "sparsecirc verify demo:lif --against interpret,onnx,c,nir --seq-len 32",
+        "sparsecirc verify demo:snn --against interpret,onnx,c,nir --seq-len 32",
         "sparsecirc verify program.safetensors --json",
     ),
 )

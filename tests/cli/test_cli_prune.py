@@ -117,7 +117,7 @@ def test_training_improves_and_keeps_the_masks(cli: Cli, nets: Path) -> None:
     report = cli("prune", "prunenets:build", "-s", "0.5", "--data", "digits", "--epochs", "4",
                  "--learning-rate", "0.01", "-o", "a", "--json").json  # fmt: skip
     accuracy = report["accuracy"]
-    assert accuracy["after"] > accuracy["before"] + 0.3
+    assert accuracy["pruned"] > accuracy["dense"] + 0.3
     assert [h["epoch"] for h in accuracy["history"]] == [1, 2, 3, 4]
     state = load_file("a/model.safetensors")
     assert np.count_nonzero(state["rnn.weight_hh_l0"]) == 3 * 128
