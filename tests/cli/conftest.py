@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,16 @@ from cli_support import Cli, Ran, gru_graph, lif_graph
 from sparsecirc._pattern import Pattern
 from sparsecirc.cli import main
 from sparsecirc.ir import save_graph
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks on two test workers: more threads than cores cost ten times the time."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.fixture
