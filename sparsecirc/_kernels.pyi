@@ -78,6 +78,7 @@ def pointwise(name: str, isa: str, x: NDArray[Any], y: NDArray[Any]) -> None: ..
 
 _Csr = tuple[NDArray[np.int32], NDArray[np.int32], _F32]
 
+def expect_much(array: _F32) -> None: ...
 def train_forward(
     isa: str,
     cell: str,

@@ -268,6 +268,9 @@ void train_linear_backward(const std::string &isa, const std::tuple<Index, Index
 
 // What is written to is never converted: the result would go to a copy that nobody sees.
 void bind_training(nb::module_ &m) {
+  m.def(
+      "expect_much", [](Out array) { expect_much(array.data(), array.size() * sizeof(float)); },
+      nb::arg("array").noconvert(), "Ask for huge pages under an array that is about to be filled.");
   m.def("train_forward", &train_forward, nb::arg("isa"), nb::arg("cell"), nb::arg("units"), nb::arg("reverse"),
         nb::arg("reset"), nb::arg("delay"), nb::arg("x"), nb::arg("ih").none(), nb::arg("hh").none(),
         nb::arg("bias_ih").none(), nb::arg("bias_hh").none(), nb::arg("beta").none(), nb::arg("theta").none(),

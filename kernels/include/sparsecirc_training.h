@@ -44,9 +44,10 @@ typedef struct sc_train_point {
 /* What differs between instruction sets. */
 typedef struct sc_train_ops {
   int64_t vector;
-  /* (batch, n) -> (n, wide) with zeros after the batch, and back. */
+  /* (batch, n) -> (n, wide) with zeros after the batch, and back; `past`: past the caches, for what is not read soon.
+   */
   void (*to_columns)(const float *x, int64_t batch, int64_t n, float *y, int64_t wide);
-  void (*to_rows)(const float *y, int64_t wide, int64_t batch, int64_t n, float *x);
+  void (*to_rows)(const float *y, int64_t wide, int64_t batch, int64_t n, float *x, int past);
   /* dv[k] += sum over samples of a[row of k] * h[column of k]; rows of `a` from `split` on lie `skip` lower. */
   void (*sampled)(const sc_matrix *w, const float *a, int64_t split, int64_t skip, const float *h, int64_t wide,
                   float *dv);

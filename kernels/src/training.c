@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-#define SC_LINEAR_WIDE 64 /* vectors of a linear layer that are handled together */
+#define SC_LONG_FLOATS (512 * 1024) /* from here on a sequence is written past the caches */
+#define SC_LINEAR_WIDE 64           /* vectors of a linear layer that are handled together */
 
 extern const sc_train_ops sc_train_ops_scalar;
 #ifdef SC_X86
@@ -39,6 +40,9 @@ static float *take(arena *a, int64_t n) {
 static int64_t width_of(const sc_ops *ops, const sc_train *t) { return padded(t->batch, ops->vector); }
 
 static int states_of(const sc_train *t) { return t->cell == SC_CELL_lstm || t->cell == SC_CELL_lif ? 2 : 1; }
+
+/* Whether a sequence of `features` is larger than what the caches keep. */
+static int is_long(const sc_train *t, int64_t features) { return t->steps * t->batch * features > SC_LONG_FLOATS; }
 
 static int64_t time_of(const sc_train *t, int64_t k) { return t->reverse ? t->steps - 1 - k : k; }
 
@@ -99,11 +103,13 @@ void sc_train_forward(const sc_ops *ops, const sc_train *t, float *workspace) {
     if (t->hh) ops->mm[SC_FMT_csr](t->hh, p.before[0], t->bias_hh, s.rec, wide);
     train->forward[t->cell](&p);
     for (int i = 0; i < states; i++)
-      if (t->out[i]) train->to_rows(p.after[i], wide, t->batch, t->units, t->out[i] + at * t->batch * t->units);
+      if (t->out[i])
+        train->to_rows(p.after[i], wide, t->batch, t->units, t->out[i] + at * t->batch * t->units,
+                       is_long(t, t->units));
   }
   for (int i = 0; i < states; i++)
     if (t->last[i])
-      train->to_rows(held[i] + (keep[i] ? t->steps : t->steps % 2) * n, wide, t->batch, t->units, t->last[i]);
+      train->to_rows(held[i] + (keep[i] ? t->steps : t->steps % 2) * n, wide, t->batch, t->units, t->last[i], 0);
 }
 
 /* ---- backward --------------------------------------------------------------------------------------------------- */
@@ -258,7 +264,8 @@ void sc_train_backward(const sc_ops *ops, const sc_train *t, float *workspace, i
     else
       clear(s.rec, n);
     if (t->dx && t->ih) ops->mm[SC_FMT_csr](&ih, s.da, NULL, s.dx, wide);
-    if (t->dx) train->to_rows(t->ih ? s.dx : s.da, wide, t->batch, t->in, t->dx + at * t->batch * t->in);
+    if (t->dx)
+      train->to_rows(t->ih ? s.dx : s.da, wide, t->batch, t->in, t->dx + at * t->batch * t->in, is_long(t, t->in));
     weight_gradients(train, t, &s, k, wide);
   }
   if (t->cell != SC_CELL_lif) {
@@ -271,7 +278,7 @@ void sc_train_backward(const sc_ops *ops, const sc_train *t, float *workspace, i
     if (t->d_theta) train->row_sums(s.d_theta, units, wide, t->d_theta);
   }
   for (int i = 0; i < states; i++)
-    if (t->d_state[i]) train->to_rows(s.carry[i], wide, t->batch, units, t->d_state[i]);
+    if (t->d_state[i]) train->to_rows(s.carry[i], wide, t->batch, units, t->d_state[i], 0);
 }
 
 /* ---- linear ----------------------------------------------------------------------------------------------------- */
@@ -310,7 +317,7 @@ void sc_train_linear(const sc_ops *ops, const sc_matrix *w, const float *x, int6
     const int64_t count = n - from < SC_LINEAR_WIDE ? n - from : SC_LINEAR_WIDE, wide = linear_wide(ops, count);
     train->to_columns(x + from * w->cols, count, w->cols, s.x, wide);
     ops->mm[SC_FMT_csr](w, s.x, bias, s.y, wide);
-    train->to_rows(s.y, wide, count, w->rows, y + from * w->rows);
+    train->to_rows(s.y, wide, count, w->rows, y + from * w->rows, 0);
   }
 }
 
@@ -333,7 +340,7 @@ void sc_train_linear_backward(const sc_ops *ops, const sc_matrix *w, const float
     if (d_bias) train->row_sums(s.y, w->rows, wide, d_bias);
     if (dx) {
       ops->mm[SC_FMT_csr](&back, s.y, NULL, s.dx, wide);
-      train->to_rows(s.dx, wide, count, w->cols, dx + from * w->cols);
+      train->to_rows(s.dx, wide, count, w->cols, dx + from * w->cols, 0);
     }
   }
 }

@@ -29,6 +29,16 @@ static inline float sc_sum(sc_vec v) {
 #endif
 }
 
+#ifndef SC_STORE_LINE
+#define SC_STREAM_LINE SC_STORE_LINE
+#define SC_STREAM_END() (void)0
+#define SC_STORE_LINE(p, a, b, c, d)              \
+  do {                                            \
+    const sc_quad line[4] = {(a), (b), (c), (d)}; \
+    memcpy((p), line, sizeof line);               \
+  } while (0)
+#endif
+
 static inline sc_quad sc_load4(const float *p) {
   sc_quad v;
   memcpy(&v, p, sizeof v);
@@ -45,25 +55,42 @@ static inline sc_quad sc_sum4(sc_vec a, sc_vec b, sc_vec c, sc_vec d) {
 #endif
 }
 
-/* y[j][i] = x[i][j] for a 4 x 4 tile. */
-static inline void sc_turn4(const float *x, int64_t ldx, float *y, int64_t ldy) {
+/* r[j] = column j of a 4 x 4 tile. */
+static inline void sc_turn4(const float *x, int64_t ldx, sc_quad r[4]) {
   const sc_quad a = sc_load4(x), b = sc_load4(x + ldx), c = sc_load4(x + 2 * ldx), d = sc_load4(x + 3 * ldx);
   const sc_quad ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), AB = __builtin_shufflevector(a, b, 2, 6, 3, 7);
   const sc_quad cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), CD = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  const sc_quad r[4] = {__builtin_shufflevector(ab, cd, 0, 1, 4, 5), __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
-                        __builtin_shufflevector(AB, CD, 0, 1, 4, 5), __builtin_shufflevector(AB, CD, 2, 3, 6, 7)};
-  for (int i = 0; i < 4; i++) memcpy(y + i * ldy, &r[i], sizeof r[i]);
+  r[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+  r[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+  r[2] = __builtin_shufflevector(AB, CD, 0, 1, 4, 5);
+  r[3] = __builtin_shufflevector(AB, CD, 2, 3, 6, 7);
+}
+
+/* Four columns of 16 rows of x become four whole lines of y. */
+SC_INLINE void sc_turn16(const float *x, int64_t ldx, float *y, int64_t ldy, const int past) {
+  sc_quad a[4], b[4], c[4], d[4];
+  sc_turn4(x, ldx, a);
+  sc_turn4(x + 4 * ldx, ldx, b);
+  sc_turn4(x + 8 * ldx, ldx, c);
+  sc_turn4(x + 12 * ldx, ldx, d);
+  for (int j = 0; j < 4; j++) {
+    if (past)
+      SC_STREAM_LINE(y + j * ldy, a[j], b[j], c[j], d[j]);
+    else
+      SC_STORE_LINE(y + j * ldy, a[j], b[j], c[j], d[j]);
+  }
 }
 
 /* y (n, ldy) from x (m, ldx): the transpose of the m x n corner, `block` columns of x at a time. */
-static void SC_NAME(turn)(const float *x, int64_t m, int64_t n, int64_t ldx, float *y, int64_t ldy, int64_t block) {
-  const int64_t m4 = m / 4 * 4, n4 = n / 4 * 4;
+SC_INLINE void SC_NAME(turn)(const float *x, int64_t m, int64_t n, int64_t ldx, float *y, int64_t ldy, int64_t block,
+                             const int past) {
+  const int64_t m16 = m / 16 * 16, n4 = n / 4 * 4;
   for (int64_t from = 0; from < n4; from += block) {
     const int64_t to = from + block < n4 ? from + block : n4;
-    for (int64_t i = 0; i < m4; i += 4)
-      for (int64_t j = from; j < to; j += 4) sc_turn4(x + i * ldx + j, ldx, y + j * ldy + i, ldy);
+    for (int64_t i = 0; i < m16; i += 16)
+      for (int64_t j = from; j < to; j += 4) sc_turn16(x + i * ldx + j, ldx, y + j * ldy + i, ldy, past);
   }
-  for (int64_t i = m4; i < m; i++)
+  for (int64_t i = m16; i < m; i++)
     for (int64_t j = 0; j < n4; j++) y[j * ldy + i] = x[i * ldx + j];
   for (int64_t j = n4; j < n; j++)
     for (int64_t i = 0; i < m; i++) y[j * ldy + i] = x[i * ldx + j];
@@ -71,12 +98,18 @@ static void SC_NAME(turn)(const float *x, int64_t m, int64_t n, int64_t ldx, flo
 
 /* Whole lines of x at once: rows of a power of two would else push each other out of the cache. */
 static void SC_NAME(to_columns)(const float *x, int64_t batch, int64_t n, float *y, int64_t wide) {
-  SC_NAME(turn)(x, batch, n, n, y, wide, 16);
+  SC_NAME(turn)(x, batch, n, n, y, wide, 16, 0);
   for (int64_t i = 0; batch < wide && i < n; i++) memset(y + i * wide + batch, 0, (size_t)(wide - batch) * sizeof *y);
 }
 
-static void SC_NAME(to_rows)(const float *y, int64_t wide, int64_t batch, int64_t n, float *x) {
-  SC_NAME(turn)(y, n, batch, wide, x, n, 8);
+/* Results that the caches could not hold go past them, line by line. */
+static void SC_NAME(to_rows)(const float *y, int64_t wide, int64_t batch, int64_t n, float *x, int past) {
+  if (past && ((uintptr_t)x | (uintptr_t)n * sizeof *x) % 64 == 0) {
+    SC_NAME(turn)(y, n, batch, wide, x, n, 8, 1);
+    SC_STREAM_END();
+  } else {
+    SC_NAME(turn)(y, n, batch, wide, x, n, 8, 0);
+  }
 }
 
 /* The dot products of `a` with four rows of h. */

@@ -15,6 +15,11 @@ static inline __m128 sc_sum4_avx512(__m512 a, __m512 b, __m512 c, __m512 d) {
   const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
   return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
 }
+#define SC_LINE(a, b, c, d) \
+  _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_set_m128((b), (a))), _mm256_set_m128((d), (c)), 1)
+#define SC_STORE_LINE(p, a, b, c, d) _mm512_storeu_ps((p), SC_LINE(a, b, c, d))
+#define SC_STREAM_LINE(p, a, b, c, d) _mm512_stream_ps((p), SC_LINE(a, b, c, d))
+#define SC_STREAM_END() _mm_sfence()
 #define SC_VEC_SUM4(a, b, c, d) sc_sum4_avx512((a), (b), (c), (d))
 #include "training.h"
 

@@ -134,7 +134,13 @@ def _dtype(tensors: Sequence[Tensor | None]) -> torch.dtype:
 
 # ---- native ops -----------------------------------------------------------------------------------------------------
 def _array(tensor: Tensor | None) -> Any:
-    return None if tensor is None else tensor.detach().contiguous().numpy()
+    """The array of a tensor, copied where it is not contiguous (the gradient of a sum is one number, expanded)."""
+    if tensor is None or tensor.is_contiguous():
+        return None if tensor is None else tensor.detach().numpy()
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype)
+    if tensor.dtype == torch.float32:
+        kernels.expect_much(copy.numpy())
+    return copy.copy_(tensor.detach()).numpy()
 
 
 def _present(tensors: Sequence[Tensor | None]) -> list[Any]:

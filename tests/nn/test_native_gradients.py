@@ -94,11 +94,12 @@ def test_gated_cells(cell: str, size: tuple[int, int, int], reverse: bool):
     assert_same(run(job, made, torch.float32), truth)
 
 
+@pytest.mark.parametrize("size", [(9, 21, 13), (4, 48, 64), (350, 32, 48)])  # the last is written past the caches
 @pytest.mark.parametrize("isa", kernels.isas())
 @pytest.mark.parametrize("cell", [*CELLS, "lif"])
-def test_every_instruction_set(monkeypatch: pytest.MonkeyPatch, cell: str, isa: str):
+def test_every_instruction_set(monkeypatch: pytest.MonkeyPatch, cell: str, isa: str, size: tuple[int, int, int]):
     monkeypatch.setattr(ops, "best_isa", lambda: isa)
-    made = tensors(cell, 9, 21, 13)
+    made = tensors(cell, *size)
     job = ops.Recurrence(cell, reset="subtract", surrogate="fast_sigmoid", scale=5.0)
     truth = run(job, made, torch.float64)
     assert_same(run(job, made, torch.float32), truth)
