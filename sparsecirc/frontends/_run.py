@@ -13,6 +13,7 @@ from torch import nn
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.frontends._neurons import STATES, clear_states, is_neuron
 from sparsecirc.frontends._values import Refusal
+from sparsecirc.nn import has_sparse_layers, to_dense_model
 
 try:
     import snntorch as snn
@@ -25,7 +26,7 @@ Call = Callable[..., Any]
 
 
 def checked_module(model: Any) -> nn.Module:
-    """The module itself, out of the wrappers of torch.compile and DataParallel.
+    """The module itself, out of the wrappers of torch.compile and DataParallel; sparse layers in their dense form.
 
     Raises:
         UsageError: it is no torch module.
@@ -38,7 +39,7 @@ def checked_module(model: Any) -> nn.Module:
         raise UsageError(f"model is a {type(model).__name__}: expected a torch.nn.Module with its weights loaded")
     if isinstance(model, torch.jit.ScriptModule):
         raise UnsupportedError("model is TorchScript, which hides its layers: pass the nn.Module that it was made from")
-    return model
+    return to_dense_model(model) if has_sparse_layers(model) else model
 
 
 def private_copy(model: nn.Module) -> nn.Module:

@@ -3,7 +3,7 @@
 Gradients, optimizer state and checkpoints shrink with the density. Layers run whole sequences in one native call.
 """
 
-from sparsecirc.nn._convert import sparse_model, to_dense_model
+from sparsecirc.nn._convert import has_sparse_layers, sparse_model, to_dense_model
 from sparsecirc.nn._linear import SparseLinear
 from sparsecirc.nn._optimizer import parameter_pairs, transfer_optimizer_state
 from sparsecirc.nn._recurrent import SparseGRU, SparseLSTM, SparseRNN
@@ -22,6 +22,7 @@ __all__ = [
     "Surrogate",
     "atan",
     "fast_sigmoid",
+    "has_sparse_layers",
     "parameter_pairs",
     "sigmoid",
     "sparse_model",

@@ -9,7 +9,7 @@ from typing import TypeVar
 from torch import nn
 
 from sparsecirc._torch_layers import node_name
-from sparsecirc.errors import NothingMatchedError
+from sparsecirc.errors import NothingMatchedError, UnsupportedError
 from sparsecirc.masks import Masks
 from sparsecirc.nn._linear import SparseLinear
 from sparsecirc.nn._recurrent import SparseRNNBase
@@ -55,6 +55,21 @@ def to_dense_model(model: M) -> M:
         return dense
 
     return _replaced(model, make)[0]
+
+
+def has_sparse_layers(model: nn.Module) -> bool:
+    """Whether `to_dense_model` would change ``model``, so that a frontend can take it.
+
+    Raises:
+        UnsupportedError: it has sparse neurons, which take whole sequences where their dense form takes one step.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, SparseLIF):
+            raise UnsupportedError(
+                f"layer '{path or type(module).__name__}' runs whole sequences: put {type(module).__name__}.to_dense() "
+                "in a model that calls it step by step, and convert that"
+            )
+    return any(isinstance(module, (SparseLinear, SparseRNNBase)) for module in model.modules())
 
 
 def _replaced(model: M, make: Callable[[str, nn.Module], nn.Module | None]) -> tuple[M, int]:

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from sparsecirc import to_graph
 from sparsecirc._prune import named
-from sparsecirc.errors import NothingMatchedError, UsageError
+from sparsecirc.errors import NothingMatchedError, UnsupportedError, UsageError
 from sparsecirc.ir import interpret
 from sparsecirc.masks import Masks, prune_model
 from sparsecirc.nn import (
     SparseGRU,
     SparseLinear,
+    SparseRLIF,
     SparseWeight,
     parameter_pairs,
     sparse_model,
@@ -108,6 +109,11 @@ def test_from_one_pattern_to_another():
     assert torch.equal(moved != 0, (old.w.scatter(torch.ones(8)) != 0) & (new.w.scatter(torch.ones(12)) != 0))
 
 
+def test_neurons_over_sequences_have_no_graph_of_one_step():
+    with pytest.raises(UnsupportedError, match=r"layer '0' runs whole sequences: put SparseRLIF\.to_dense"):
+        to_graph(nn.Sequential(SparseRLIF(0.9, 4)))
+
+
 def test_wrong_partners_are_refused():
     with pytest.raises(UsageError, match=r"'rnn\.weight_ih_l0' has no successor"):
         parameter_pairs(Model(), nn.Linear(2, 2))
@@ -118,7 +124,9 @@ def test_wrong_partners_are_refused():
 
 def test_a_trained_sparse_model_becomes_a_graph():
     sparse = sparse_model(Model(), prune_model(Model(), 0.8))
-    graph = to_graph(to_dense_model(sparse))
+    graph = to_graph(sparse)
+    node = next(n for n in graph.nodes if n.name == "rnn.l0")
+    assert node.patterns["hh"] == sparse.rnn.weight_hh_l0.pattern
     x = torch.randn(2, 6, 4)
     expected = sparse(x).detach().numpy()
     assert abs(interpret(graph, x.numpy()).y - expected).max() < 1e-5
