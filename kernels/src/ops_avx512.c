@@ -7,7 +7,7 @@
 #include "generic.h"
 #include "pointwise.h"
 
-static inline __mmask16 sc_tail(int64_t n) { return n >= 16 ? (__mmask16)0xffff : (__mmask16)((1u << n) - 1u); }
+static inline __mmask16 sc_tail(int64_t n) { return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1u); }
 
 /* bias (or zero) of 16 rows from r on. */
 static inline __m512 sc_begin(const float *bias, int64_t r, __mmask16 m) {
@@ -155,7 +155,7 @@ static void SC_NAME(block4x4_mv)(const sc_matrix *w, const float *x, const float
     s0 = _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3));
     const __m256 h = _mm256_add_ps(_mm512_castps512_ps256(s0), _mm512_extractf32x8_ps(s0, 1));
     const __m128 q = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
-    const __mmask8 m = w->rows - r >= 4 ? (__mmask8)0xf : (__mmask8)((1u << (w->rows - r)) - 1u);
+    const __mmask8 m = (__mmask8)(w->rows - r >= 4 ? 0xfu : (1u << (w->rows - r)) - 1u);
     _mm_mask_storeu_ps(y + r, m, bias ? _mm_add_ps(q, _mm_maskz_loadu_ps(m, bias + r)) : q);
   }
 }

@@ -21,6 +21,16 @@ Layer = Callable[[Tensor], dict[str, Tensor]]
 Maker = Callable[[Graph, Recurrent, int], Layer]
 
 
+POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": lambda v: torch.relu(v),
+    "tanh": lambda v: torch.tanh(v),
+    "sigmoid": lambda v: torch.sigmoid(v),
+    "softmax": lambda v: torch.softmax(v, -1),
+    "log_softmax": lambda v: torch.log_softmax(v, -1),
+    "identity": lambda v: v,
+}
+
+
 def prepare_dense(job: Job) -> Run:
     """The user's torch model if it is given and does not spike, else the graph with torch.nn's recurrent layers."""
     if job.model is not None and not job.graph.spiking:
@@ -139,15 +149,8 @@ def _glue(node: Node, product: Callable[[Any, Any], Callable[[Tensor], Tensor]])
         "pool": pool,
         "affine": affine,
         "time_reduce": reduce,
-        "embedding": lambda x: params["weight"][x],
-        "elementwise": lambda x: {
-            "relu": torch.relu,
-            "tanh": torch.tanh,
-            "sigmoid": torch.sigmoid,
-            "softmax": lambda v: torch.softmax(v, -1),
-            "log_softmax": lambda v: torch.log_softmax(v, -1),
-            "identity": lambda v: v,
-        }[attrs["fn"]](x),
+        "embedding": lambda x: functional.embedding(x, params["weight"]),
+        "elementwise": lambda x: POINTWISE[attrs["fn"]](x),
         "add": lambda *xs: _sum(xs),
         "multiply": lambda *xs: _multiply(xs),
         "concat": lambda *xs: torch.cat(xs, -1),
