@@ -187,9 +187,7 @@ def test_every_peer_computes_the_network(name, batch):
 
 
 # Resets that snntorch's layer of that kind does not have; bench drops the engine there because it differs.
-UNLIKE_SNNTORCH = {
-    "lif zero delayed", "synaptic zero delayed", "synaptic zero at once", "synaptic zero_update at once",
-}  # fmt: skip
+UNLIKE_SNNTORCH = {"lif zero delayed", "synaptic zero delayed", "synaptic zero at once", "synaptic zero_update at once"}
 
 
 def test_a_wrong_engine_is_listed_and_not_timed():

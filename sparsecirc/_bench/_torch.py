@@ -21,14 +21,14 @@ Layer = Callable[[Tensor], dict[str, Tensor]]
 Maker = Callable[[Graph, Recurrent, int], Layer]
 
 
-POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": lambda v: torch.relu(v),
-    "tanh": lambda v: torch.tanh(v),
-    "sigmoid": lambda v: torch.sigmoid(v),
-    "softmax": lambda v: torch.softmax(v, -1),
-    "log_softmax": lambda v: torch.log_softmax(v, -1),
-    "identity": lambda v: v,
-}
+def _pointwise(fn: str, x: Tensor) -> Tensor:
+    import torch
+
+    if fn == "identity":
+        return x
+    if fn in ("softmax", "log_softmax"):
+        return torch.softmax(x, -1) if fn == "softmax" else torch.log_softmax(x, -1)
+    return {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[fn](x)
 
 
 def prepare_dense(job: Job) -> Run:
@@ -150,7 +150,7 @@ def _glue(node: Node, product: Callable[[Any, Any], Callable[[Tensor], Tensor]])
         "affine": affine,
         "time_reduce": reduce,
         "embedding": lambda x: functional.embedding(x, params["weight"]),
-        "elementwise": lambda x: POINTWISE[attrs["fn"]](x),
+        "elementwise": lambda x: _pointwise(attrs["fn"], x),
         "add": lambda *xs: _sum(xs),
         "multiply": lambda *xs: _multiply(xs),
         "concat": lambda *xs: torch.cat(xs, -1),
