@@ -155,7 +155,8 @@ def wavernn(effort: Effort) -> Iterator[Row]:
     params = {"hh": weight, "bias_hh": bias}
     node = Recurrent("gru", ("x",), params, {"hh": Pattern.from_mask(weight != 0)}, cell=GRU, units=units)
     graph = Graph((Input("x", shape=(3 * units,)), node), {"y": "gru"})
-    yield from _inference("wavernn", graph, units, 1, 100, effort)
+    # Weights reach 29: rounding grows from step to step, and float32 in numpy is off by 2e-3 after 100 of them.
+    yield from _inference("wavernn", graph, units, 1, 20, effort)
 
 
 CASES: Mapping[str, Callable[[Effort], Iterator[Row]]] = {
