@@ -34,7 +34,9 @@ def model_folder(name: str, files: Sequence[str]) -> Path:
     folder = Path(root) / "models" / name
     missing = [f for f in files if not (folder / f).is_file()]
     if missing:
-        raise UsageError(f"{folder / missing[0]} is not a file: get it as models/{name} describes, or pass another folder")
+        raise UsageError(
+            f"{folder / missing[0]} is not a file: get it as models/{name} describes, or pass another folder"
+        )
     return folder
 
 
@@ -43,7 +45,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [tuple(head), *(tuple(r) for r in rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
     return "\n".join(
-        "  ".join(cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))
+        )
         for line in lines
     )
 

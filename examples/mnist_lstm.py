@@ -1,10 +1,14 @@
 """An LSTM that reads MNIST digits row by row: trained, pruned to 90 % while it trains on, compiled, proved, measured.
 
-    python examples/mnist_lstm.py            # MEASURE_FULL
+    python examples/mnist_lstm.py            # 40 s on two idle cores
     python examples/mnist_lstm.py --quick    # fewer samples and epochs; accuracies mean little
 
 Prints the accuracy of the dense, the pruned and the compiled network on the test images, the proof that the compiled
 program computes the pruned network, and its time beside every engine that is installed.
+
+On one core of an AMD EPYC with AVX-512: dense 98.48 %, pruned to 90 % 98.50 %, compiled 98.50 %, compiled with int16
+weights and states 98.50 %. Batch 1: 1.6 us a step, 1.5x onnxruntime and 3.2x torch; at 128 units the gates cost as much
+as the product, so larger layers gain more (docs/benchmarks.md).
 """
 
 from __future__ import annotations

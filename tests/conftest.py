@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers with two threads each take ten times as long
+
 import pytest
 from hypothesis import settings
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="needs torch (extra 'torch')")
+torch = pytest.importorskip("torch", reason="needs torch (extra 'torch')")
 pytest.importorskip("snntorch", reason="needs snntorch (extra 'torch')")
 pytest.importorskip("sklearn", reason="needs scikit-learn (extra 'demo')")
 
@@ -31,7 +31,9 @@ KEYS = {
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("demo") / "out"
     said: list[str] = []
-    run_demo(directory, quick=True, say=said.append)
+    threads = torch.get_num_threads()
+    run_demo(directory, quick=True, say=said.append, shown=Path("runs/there"))
+    assert torch.get_num_threads() == threads
     assert any("epoch" in line for line in said), "no progress was told"
     return directory
 
@@ -97,6 +99,8 @@ def test_the_page_stands_alone(demo: Path) -> None:
     for words in ("Time per step", "Same results?", "Exports, run and compared", "Kernels", "Connections", "Spikes of"):
         assert words in page
     assert not re.search(r"\bnan\b|\bNone\b", page)
+    assert "sparsecirc verify runs/there/gru" in page, "the page must name the place where the files end up"
+    assert str(demo) not in page
 
 
 def test_the_page_escapes_names_and_takes_what_there_is(demo: Path, tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""The examples run on real data, in their quick form, and end well."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+WORDS = {
+    "mnist_lstm": "compiled, int16",
+    "japanese_vowels_gru": "the padding changes nothing",
+    "wavernn_gru": "tiles of 4x4",
+    "neurobench": "MotorImagery",
+}
+
+
+def run(name: str, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLES / f"{name}.py"), *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, env={**os.environ, **env}, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORDS)
+def test_quick_example(name: str) -> None:
+    if not os.environ.get("SPARSECIRC_DATA"):
+        pytest.skip("SPARSECIRC_DATA does not name a folder with the real data")
+    pytest.importorskip("torch", reason="needs torch (extra 'torch')")
+    done = run(name, "--quick")
+    assert done.returncode == 0, done.stderr
+    assert WORDS[name] in done.stdout
+
+
+def test_every_example_is_tested() -> None:
+    assert set(WORDS) == {p.stem for p in EXAMPLES.glob("*.py")} - {"common", "neurobench_models"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wavernn_gru", "neurobench"])
+def test_missing_data_is_one_line(name: str, tmp_path: Path) -> None:
+    done = run(name, SPARSECIRC_DATA=str(tmp_path), SPARSECIRC_CACHE=str(tmp_path / "cache"))
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
