@@ -466,3 +466,17 @@ def test_a_failed_write_leaves_the_old_file(saved: Path, monkeypatch: pytest.Mon
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == ["net.scg"]
     assert issubclass(FileFormatError, SparsecircError)
+
+
+@pytest.mark.parametrize("how", ["last", "first", "mean", "sum", "max"])
+def test_reductions_go_on_after_a_call_with_lengths(how: str) -> None:
+    graph = Graph((Input("x", shape=(2,)), TimeReduce("r", ("x",), how=how, feature_shape=(2,))), {"y": "r"})
+    x = np.random.default_rng(0).standard_normal((5, 3, 2))
+    first = interpret(graph, x[:3], lengths=[1, 3, 0])
+    got = interpret(graph, x[3:], first.state).y
+    kept = [np.concatenate([x[:n, b], x[3:, b]]) for b, n in enumerate((1, 3, 0))]
+    expected = {
+        "last": [k[-1] for k in kept], "first": [k[0] for k in kept], "mean": [k.mean(axis=0) for k in kept],
+        "sum": [k.sum(axis=0) for k in kept], "max": [k.max(axis=0) for k in kept],
+    }[how]  # fmt: skip
+    assert np.allclose(got, expected)

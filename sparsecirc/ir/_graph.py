@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class Graph:
     def __post_init__(self) -> None:
         if not self.outputs:
             raise UsageError("a graph needs at least one output")
-        object.__setattr__(self, "_specs", self._infer())
+        object.__setattr__(self, "_specs", MappingProxyType(self._infer()))
         for node in self.nodes:
             for role, value in node.params.items():
                 if not np.all(np.isfinite(node.weight(role))):
@@ -91,9 +92,10 @@ class Graph:
         return specs
 
     @property
-    def specs(self) -> dict[str, Spec]:
+    def specs(self) -> Mapping[str, Spec]:
         """Feature shape of every value."""
-        return dict(self._specs)  # type: ignore[attr-defined]
+        specs: Mapping[str, Spec] = self._specs  # type: ignore[attr-defined]
+        return specs
 
     @cached_property
     def inputs(self) -> tuple[Input, ...]:
