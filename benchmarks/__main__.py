@@ -1,44 +1,71 @@
-"""Every case beside every engine that is installed; progress goes to stderr, the table to stdout."""
+"""`python -m benchmarks`: the table of sparse networks beside every engine that is installed."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks._cases import CASES, FULL, QUICK, Row, table
-from benchmarks._training import TRAINING
+from benchmarks._forward import Budget, blocks_case, gated_case, spiking_case, wavernn_case
+from benchmarks._integer import integer_case
+from benchmarks._networks import CELLS
+from benchmarks._rows import Measured, table
+from benchmarks._training import train_gru, train_rlif
 from sparsecirc._bench import Host
+from sparsecirc._files import write_atomic
 from sparsecirc.errors import SparsecircError
+
+CASES: dict[str, Callable[[Budget], Iterator[Measured]]] = {
+    "gru_unstructured": gated_case("gru_unstructured", CELLS["gru"], batches=True),
+    "lstm_unstructured": gated_case("lstm_unstructured", CELLS["lstm"]),
+    "rnn_unstructured": gated_case("rnn_unstructured", CELLS["rnn"]),
+    "gru_unstructured_int16": integer_case("gru_unstructured_int16", CELLS["gru"]),
+    "gru_block16": blocks_case("gru_block16", CELLS["gru"]),
+    "rlif_event": spiking_case("rlif_event"),
+    "train_gru": train_gru,
+    "train_rlif": train_rlif,
+    "wavernn": wavernn_case("wavernn"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the cases; the exit code is 130 after Ctrl-C, with what was measured until then."""
-    cases = {**CASES, **TRAINING}
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer sizes and shorter measurements, under 5 minutes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows to FILE")
-    parser.add_argument("--case", action="append", choices=list(cases), help="only this one; may be repeated")
+    """Measure, print the table, write JSON; Ctrl-C prints and writes what was measured so far."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").strip())
+    parser.add_argument("--quick", action="store_true", help="shorter measurements: under 5 minutes on 2 cores")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as a JSON list")
+    parser.add_argument("--case", action="append", choices=sorted(CASES), help="measure only this; may be repeated")
     args = parser.parse_args(argv)
-    effort = QUICK if args.quick else FULL
-    rows: list[Row] = []
+    if args.json is not None and args.json.is_dir():
+        parser.error(f"--json {args.json} is a folder: expected a file")
+    import torch
+
+    torch.set_num_threads(1)
+    started = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"[{time.monotonic() - started:5.0f} s] {line}", file=sys.stderr, flush=True)
+
+    budget = Budget(args.quick, 0.15 if args.quick else 0.6, 7 if args.quick else 15, say)
+    measured: list[Measured] = []
     code = 0
     try:
-        for name in args.case or cases:
-            print(f"{name} ...", file=sys.stderr, flush=True)
-            try:
-                rows += list(cases[name](effort))
-            except SparsecircError as error:
-                print(f"{name} skipped: {error}", file=sys.stderr)
+        for name in args.case or CASES:
+            for group in CASES[name](budget):
+                measured.append(group)
     except KeyboardInterrupt:
-        print("interrupted: what follows was measured until then", file=sys.stderr)
+        print("interrupted: what follows was measured before", file=sys.stderr)
         code = 130
-    print(table(rows))
-    print(Host.here().line())
+    except SparsecircError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    print(table(measured))
+    print(Host.here(1).line())
     if args.json is not None:
-        args.json.write_text(json.dumps([r.to_json() for r in rows], indent=1))
+        rows = [row.to_json() for group in measured for row in group.rows]
+        write_atomic(args.json, json.dumps(rows, indent=1, allow_nan=False).encode())
     return code
 
 

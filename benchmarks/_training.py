@@ -1,102 +1,179 @@
-"""Training steps, forward and backward through whole sequences, beside torch and snntorch."""
+"""Forward and backward of a whole sequence: sparse layers beside dense torch and the snntorch loop.
+
+Outputs and gradients are compared before anything is timed, the sparse ones on their live connections.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from benchmarks._cases import DENSITY, Effort, Row
+from benchmarks import _networks as networks
+from benchmarks._forward import Budget
+from benchmarks._rows import Measured, Setting, rows_of_seconds
+from sparsecirc import Pattern
 from sparsecirc._bench._measure import interleaved
+from sparsecirc.errors import MismatchError
+from sparsecirc.nn import SparseGRU, SparseRLIF
+from sparsecirc.patterns import unstructured
 
-STEPS, BATCH = 100, 64
-
-
-def _measured(
-    case: str, n: int, runs: Mapping[str, Callable[[], object]], dense: str, off: float, sizes: Mapping[str, int],
-    effort: Effort,
-) -> Iterator[Row]:  # fmt: skip
-    seconds = interleaved(runs, min_seconds=effort.seconds, rounds=min(effort.rounds, 7))
-    us = {k: float(np.median(s)) * 1e6 / STEPS for k, s in seconds.items()}
-    for name, value in us.items():
-        yield Row(
-            case, name, n, DENSITY, BATCH, STEPS, round(value, 2), round(us[dense] / value, 2),
-            0.0 if name == dense else off, sizes[name],
-        )  # fmt: skip
+TOLERANCE = 1e-3
+"""Largest difference of a gradient from float64, relative to the largest value of that gradient."""
+N, DENSITY, BATCH, STEPS = 512, 0.1, 64, 100
+KEPT_PER_WEIGHT = 4
+"""Weight, gradient, and Adam's two moments."""
+Tensors = dict[str, torch.Tensor]
+Step = Callable[[], Tensors]
 
 
-def _first(module: Any, x: Any) -> Any:
-    return module(x)[0]
+@dataclass(frozen=True)
+class Trained:
+    """A step of training that returns outputs and gradients by name, and the bytes it keeps per weight matrix."""
+
+    step: Step
+    nbytes: int
 
 
-def _step(forward: Callable[[Any], Any], module: Any, x: Any) -> Callable[[], object]:
-    def run() -> object:
-        for p in module.parameters():
-            p.grad = None
-        x.grad = None
-        forward(x).sum().backward()
-        return None
-
-    return run
-
-
-def train_gru(effort: Effort) -> Iterator[Row]:
-    """A GRU of 512 units, 90 % sparse, against the dense torch layer with the same weights; one thread."""
-    import torch
-
-    from sparsecirc import Masks
-    from sparsecirc.nn import SparseGRU
-
-    torch.set_num_threads(1)
+def train_gru(budget: Budget) -> Iterator[Measured]:
+    """N = 512, 90 % sparse, T = 100, batch 64: `SparseGRU` beside torch.nn.GRU on the same masked weights."""
+    budget.say(f"train_gru N={N}: prove")
+    rng = np.random.default_rng(0)
+    pattern = networks.random_pattern(rng, (3 * N, N), DENSITY, unstructured)
     torch.manual_seed(0)
-    n = 512
-    dense = torch.nn.GRU(128, n)
-    masks = Masks.prune(dense, 1 - DENSITY)
-    sparse = SparseGRU.from_dense(dense, masks, "gru")
-    x = torch.randn(STEPS, BATCH, 128, requires_grad=True)
+    dense = torch.nn.GRU(networks.FEATURES, N)
+    live = torch.from_numpy(pattern.mask(np.float32))
     with torch.no_grad():
-        off = float((dense(x)[0] - sparse(x)[0]).abs().max())
-    runs = {
-        "torch_dense": _step(partial(_first, dense), dense, x),
-        "sparsecirc": _step(partial(_first, sparse), sparse, x),
+        dense.weight_hh_l0.mul_(live)
+    sparse = SparseGRU.from_dense(dense, {"rnn.l0.hh": pattern})
+    x = torch.randn(STEPS, BATCH, networks.FEATURES, requires_grad=True)
+    towards = torch.randn(STEPS, BATCH, N) / (STEPS * BATCH)
+
+    def of(module: torch.nn.Module, x: torch.Tensor) -> Step:
+        cotangent = towards.to(x.dtype)
+
+        def step() -> Tensors:
+            module.zero_grad()
+            x.grad = None
+            out = module(x)[0]
+            (out * cotangent).sum().backward()  # type: ignore[no-untyped-call]
+            return {"y": out.detach(), "x": _grad(x), **_gradients(module, pattern)}
+
+        return step
+
+    exact = torch.nn.GRU(networks.FEATURES, N, dtype=torch.float64)
+    exact.load_state_dict({k: v.double() for k, v in dense.state_dict().items()})
+    truth = of(exact, x.detach().double().requires_grad_())()
+    contenders = {
+        "sparsecirc": Trained(of(sparse, x), _kept(sparse, pattern)),
+        "torch_dense": Trained(of(dense, x), _kept(dense)),
     }
-    sizes = {k: sum(4 * p.numel() for p in m.parameters()) for k, m in (("torch_dense", dense), ("sparsecirc", sparse))}
-    yield from _measured("train_gru", n, runs, "torch_dense", off, sizes, effort)
+    diffs = {name: _difference(name, c.step(), truth) for name, c in contenders.items()}
+    yield _time(Setting("train_gru", N, pattern.density, BATCH, STEPS), contenders, "torch_dense", diffs, budget)
 
 
-def train_rlif(effort: Effort) -> Iterator[Row]:
-    """Recurrent LIF neurons, 90 % sparse, against snntorch's loop with the same weights; one thread."""
-    import snntorch
-    import torch
-
-    from sparsecirc import Masks
-    from sparsecirc.nn import SparseRLIF
-
-    torch.set_num_threads(1)
+def train_rlif(budget: Budget) -> Iterator[Measured]:
+    """N = 512 recurrent LIF neurons, 90 % sparse, T = 100, batch 64: `SparseRLIF` beside snntorch's RLeaky loop."""
+    budget.say(f"train_rlif N={N}: prove")
+    try:
+        import snntorch
+    except ImportError:
+        yield Measured((), ("train_rlif SKIPPED: snntorch is not installed",))
+        return
+    rng = np.random.default_rng(0)
+    pattern = networks.random_pattern(rng, (N, N), DENSITY, unstructured)
     torch.manual_seed(0)
-    for n in (512, 1024):
-        dense = snntorch.RLeaky(beta=0.9, linear_features=n, spike_grad=snntorch.surrogate.fast_sigmoid(25))
-        masks = Masks.prune(dense, 1 - DENSITY)
-        sparse = SparseRLIF.from_dense(dense, masks, "rleaky")
-        x = (torch.randn(STEPS, BATCH, n) * 0.5).requires_grad_()
+    dense: Any = snntorch.RLeaky(beta=0.9, linear_features=N)
+    with torch.no_grad():
+        dense.recurrent.weight.mul_(torch.from_numpy(pattern.mask()))
+    sparse = SparseRLIF.from_dense(dense, {"lif.hh": pattern})
+    x = 0.2 * torch.randn(STEPS, BATCH, N)
 
-        def loop(v: Any, dense: Any = dense, n: int = n) -> Any:
-            spk, mem, out = torch.zeros(BATCH, n), torch.zeros(BATCH, n), []
-            for t in range(STEPS):
-                spk, mem = dense(v[t], spk, mem)
-                out.append(spk)
-            return torch.stack(out)
+    def looped(x: torch.Tensor) -> torch.Tensor:
+        spk, mem = dense.reset_mem()
+        spikes = []
+        for x_t in x.unbind(0):
+            spk, mem = dense(x_t, spk, mem)
+            spikes.append(spk)
+        return torch.stack(spikes)
 
-        with torch.no_grad():
-            off = float((loop(x)[:10] - sparse(x)[0][:10]).abs().mean())  # ties: the share of spikes that differ
-        runs = {"snntorch": _step(loop, dense, x), "sparsecirc": _step(partial(_first, sparse), sparse, x)}
-        sizes = {
-            k: sum(4 * p.numel() for p in m.parameters()) for k, m in (("snntorch", dense), ("sparsecirc", sparse))
-        }
-        yield from _measured("train_rlif", n, runs, "snntorch", off, sizes, effort)
+    def of(module: torch.nn.Module, forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> Step:
+        leaf = x.clone().requires_grad_()
+        towards = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)) / (x.shape[0] * x.shape[1])
+
+        def step() -> Tensors:
+            module.zero_grad()
+            leaf.grad = None
+            out = forward(leaf)
+            (out * towards).sum().backward()  # type: ignore[no-untyped-call]
+            return {"y": out.detach(), "x": _grad(leaf), **_gradients(module, pattern)}
+
+        return step
+
+    def unrolled(x: torch.Tensor) -> torch.Tensor:
+        spikes: torch.Tensor = sparse(x)[0]
+        return spikes
+
+    short = x[:20, :8]  # short enough that no membrane ties with its threshold: every spike must be equal
+    truth, got = of(dense, looped, short)(), of(sparse, unrolled, short)()
+    if not 0.001 < float(truth["y"].mean()) < 0.5:
+        raise MismatchError(f"train_rlif: {float(truth['y'].mean()):.2%} of the neurons spike, so little is compared")
+    if not torch.equal(truth["y"], got["y"]):
+        raise MismatchError(f"train_rlif: {int((truth['y'] != got['y']).sum())} spikes differ from snntorch's")
+    diffs = {"sparsecirc": _difference("sparsecirc", got, truth), "snntorch": 0.0}
+    contenders = {
+        "sparsecirc": Trained(of(sparse, unrolled, x), _kept(sparse, pattern)),
+        "snntorch": Trained(of(dense, looped, x), _kept(dense)),
+    }
+    yield _time(Setting("train_rlif", N, pattern.density, BATCH, STEPS), contenders, "snntorch", diffs, budget)
 
 
-TRAINING: Mapping[str, Callable[[Effort], Iterator[Row]]] = {"train_gru": train_gru, "train_rlif": train_rlif}
-"""Training cases by name."""
+def _time(
+    setting: Setting, contenders: Mapping[str, Trained], dense: str, diffs: Mapping[str, float], budget: Budget
+) -> Measured:
+    budget.say(f"{setting.case} N={setting.n}: {', '.join(contenders)}")
+    runs = {name: c.step for name, c in contenders.items()}
+    seconds = interleaved(runs, min_seconds=budget.seconds, rounds=3 if budget.quick else 7)
+    sizes = {name: c.nbytes for name, c in contenders.items()}
+    rows = rows_of_seconds(setting, seconds, [dense], diffs, sizes)
+    share = sizes["sparsecirc"] / sizes[dense]
+    return Measured(rows, (f"weights, gradients and Adam's moments take {share:.1%} of the dense ones' bytes",))
+
+
+def _grad(tensor: torch.Tensor) -> torch.Tensor:
+    assert tensor.grad is not None
+    return tensor.grad.detach()
+
+
+def _gradients(module: torch.nn.Module, pattern: Pattern) -> Tensors:
+    """Gradients by the dense parameter's name; that of the pruned matrix on its live connections only."""
+    rows, cols = torch.from_numpy(pattern.rows.astype(np.int64)), torch.from_numpy(pattern.indices.astype(np.int64))
+    found: Tensors = {}
+    for name, parameter in module.named_parameters():
+        key = name.removesuffix(".values").replace("recurrent_bias", "recurrent.bias")
+        key = "recurrent.weight" if key == "recurrent" else key
+        grad = _grad(parameter)
+        found[key] = (grad[rows, cols] if tuple(grad.shape) == pattern.shape else grad).flatten()
+    return found
+
+
+def _difference(engine: str, got: Tensors, truth: Tensors) -> float:
+    """Largest difference of an output or gradient, relative to its largest value."""
+    worst = 0.0
+    for name, want in truth.items():
+        scale = max(float(want.abs().max()), 1e-30)
+        diff = float((got[name].double().flatten() - want.double().flatten()).abs().max()) / scale
+        if not diff <= TOLERANCE:
+            raise MismatchError(f"{engine}: gradient or output '{name}' differs by {diff:.3g} of its largest value")
+        worst = max(worst, diff)
+    return worst
+
+
+def _kept(module: torch.nn.Module, pattern: Pattern | None = None) -> int:
+    """Bytes of parameters, gradients and moments, and of the pattern's indices."""
+    values = sum(p.numel() for p in module.parameters())
+    index = 0 if pattern is None else 4 * (pattern.nnz + pattern.shape[0] + 1)
+    return KEPT_PER_WEIGHT * 4 * values + index

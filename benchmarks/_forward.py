@@ -1,0 +1,158 @@
+"""Compiled float32 programs beside every peer, by `sparsecirc.bench`: it proves equality before it times."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import _networks as networks
+from benchmarks._rows import Measured, Setting, bytes_of, rows_of_report
+from sparsecirc import Graph, Program, bench, compile
+from sparsecirc._bench import ENGINES, CannotRun, Engine, Job
+from sparsecirc.cells import Cell
+from sparsecirc.errors import SparsecircError
+from sparsecirc.ops._run import BATCHED_FROM
+from sparsecirc.patterns import PatternMaker, block, unstructured
+
+Say = Callable[[str], None]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is measured.
+
+    Attributes:
+        quick: fewer configurations.
+        seconds: spent on each engine of a configuration, at least.
+        rounds: samples of each engine.
+        say: told what goes on.
+    """
+
+    quick: bool
+    seconds: float
+    rounds: int
+    say: Say
+
+
+def forced(graph: Graph, kernel: str, name: str, *, dense: bool) -> tuple[Engine, int]:
+    """Our own program with a forced recurrent kernel as a peer, and its bytes."""
+    program = compile(graph, kernel={"*.hh": kernel}, exact=True)
+
+    def prepare(job: Job) -> Callable[[], list[Array]]:
+        if job.batch >= BATCHED_FROM and not job.graph.spiking:
+            raise CannotRun(f"from batch {BATCHED_FROM} on one kernel serves every format")
+        return lambda: list(program.run(job.inputs).outputs.values())
+
+    return Engine(name, dense, "", prepare, f"our {kernel} kernel"), program.packed_bytes
+
+
+def measure(setting: Setting, graph: Graph, x: Array, budget: Budget, *, exact: bool | None = None) -> Measured:
+    """One configuration: the chosen kernel, our dense and CSR kernels, and every peer."""
+    program = compile(graph, exact=exact)
+    own = [forced(program.graph, k, f"sparsecirc_{k}", dense=k == "dense") for k in ("dense", "csr")]
+    engines = [*ENGINES.values(), *(engine for engine, _ in own)]
+    title = f"{setting.case} N={setting.n} B={setting.batch}"
+    report = bench(
+        program,
+        x,
+        engines=engines,
+        min_seconds=budget.seconds,
+        rounds=budget.rounds,
+        progress=lambda name: budget.say(f"{title}: {name}"),
+    )
+    sizes = {name: bytes_of(graph, name) for name in ENGINES}
+    sizes |= {"sparsecirc": program.packed_bytes, **{engine.name: size for engine, size in own}}
+    notes = [f"recurrent kernel {kernel_of(program, setting.batch)}"]
+    if setting.batch < BATCHED_FROM:
+        notes.append(bandwidth_note(program))
+    notes += [f"{e.name}: {e.note}" for e in report.engines if e.note]
+    notes += [f"{s.name} skipped: {s.reason}" for s in report.skipped if "no spiking layer" not in s.reason]
+    return Measured(rows_of_report(setting, report, sizes), tuple(notes))
+
+
+def kernel_of(program: Program, batch: int) -> str:
+    """What multiplies in the recurrence, and why."""
+    choice = next(c for c in program.choices.values() if c.weight.endswith(".hh"))
+    if batch >= BATCHED_FROM and not program.graph.spiking:
+        return "units x batch over compressed rows"
+    return f"{choice.kernel}, {choice.reason}, {choice.padding:.2f} stored values a live weight"
+
+
+def bandwidth_note(program: Program) -> str:
+    """Bytes a second of the recurrent product, beside what one core reads from as many bytes at best."""
+    choice = next(c for c in program.choices.values() if c.weight.endswith(".hh"))
+    if choice.us is None or choice.format == "columns":
+        return "the kernel reads only the columns of spikes: a read rate would mean nothing"
+    rate, limit = choice.nbytes / choice.us / 1e3, read_limit(choice.nbytes)
+    return (
+        f"recurrent product alone {choice.us:.2f} us, {rate:.0f} GB/s of weights, "
+        f"{rate / limit:.0%} of the {limit:.0f} GB/s at which numpy's dot reads {choice.nbytes / 1024:.0f} KiB"
+    )
+
+
+def read_limit(size: int) -> float:
+    """GB/s of a plain vectorised read of ``size`` bytes, repeated: the best of ten rounds."""
+    data = np.ones(max(size // 4, 1024), np.float32)
+    repeats = max(1, int(2e7 / data.nbytes))
+    best = 0.0
+    for _ in range(10):
+        started = time.perf_counter()
+        for _ in range(repeats):
+            np.dot(data, data)
+        best = max(best, repeats * data.nbytes / (time.perf_counter() - started) / 1e9)
+    return best
+
+
+def gated_case(
+    case: str, cell: Cell, maker: PatternMaker = unstructured, *, batches: bool = False
+) -> Callable[[Budget], Iterator[Measured]]:
+    """A gated layer at 90 % sparsity, N = 512 and 1024 at batch 1; with ``batches`` also at batch 64."""
+
+    def run(budget: Budget) -> Iterator[Measured]:
+        for n in (512, 1024):
+            graph = networks.gated(cell, n, 0.1, maker)
+            density = next(v for v in graph.weights() if v.role == "hh").pattern.density
+            for batch in (1, 64) if batches and (n == 512 or not budget.quick) else (1,):
+                steps = 100 if batch == 1 else 20
+                setting = Setting(case, n, density, batch, steps)
+                yield measure(setting, graph, networks.gated_input(steps, batch), budget)
+
+    return run
+
+
+def blocks_case(case: str, cell: Cell) -> Callable[[Budget], Iterator[Measured]]:
+    """As `gated_case`, in blocks of 16 x 1."""
+    return gated_case(case, cell, block(16, 1))
+
+
+def spiking_case(case: str) -> Callable[[Budget], Iterator[Measured]]:
+    """1024 recurrent LIF neurons, 90 % sparse, about 5 % of them and of the inputs spiking per step."""
+
+    def run(budget: Budget) -> Iterator[Measured]:
+        for batch, steps in ((1, 100), (64, 20)):
+            graph, x = networks.spiking(1024, 0.1, steps, batch)
+            setting = Setting(case, 1024, 0.1, batch, steps)
+            yield measure(setting, graph, x, budget)
+
+    return run
+
+
+def wavernn_case(case: str) -> Callable[[Budget], Iterator[Measured]]:
+    """The trained GRU of a WaveRNN at batch 1, on 50 steps: it amplifies rounding, and more steps leave float32."""
+
+    def run(budget: Budget) -> Iterator[Measured]:
+        try:
+            graph, x = networks.wavernn(50)
+        except SparsecircError as error:
+            yield Measured((), (f"{case} SKIPPED, SPARSECIRC_DATA has no models/wavernn_768: {error}",))
+            return
+        density = next(v for v in graph.weights() if v.role == "hh").pattern.density
+        yield measure(Setting(case, 1024, density, 1, 50), graph, x, budget, exact=True)
+
+    return run

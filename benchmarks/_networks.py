@@ -1,0 +1,93 @@
+"""The networks that are measured: seeded weights, the same on every machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsecirc import Graph, Pattern, interpret
+from sparsecirc.cells import GRU, LIF, LSTM, RNN_TANH, Cell
+from sparsecirc.data import wavernn_768
+from sparsecirc.ir import Input, Recurrent
+from sparsecirc.patterns import PatternMaker, unstructured
+
+CELLS = {"gru": GRU, "lstm": LSTM, "rnn": RNN_TANH}
+FEATURES = 64
+RATE = 0.05
+"""Share of spiking neurons and of spiking inputs per step."""
+Array = NDArray[Any]
+
+
+def random_pattern(rng: np.random.Generator, shape: tuple[int, int], density: float, maker: PatternMaker) -> Pattern:
+    """A pattern of random scores: scattered, or in the tiles of the maker."""
+    return maker(rng.random(shape), 1 - density)
+
+
+def gated(cell: Cell, n: int, density: float, maker: PatternMaker = unstructured, seed: int = 0) -> Graph:
+    """One layer of ``n`` units on 64 features: dense input weights, pruned recurrent weights of gain 0.7 a gate."""
+    rng = np.random.default_rng(seed)
+    rows = cell.n_gates * n
+    pattern = random_pattern(rng, (rows, n), density, maker)
+    scale = 0.7 / np.sqrt(density * n)
+    params = {
+        "ih": _normal(rng, (rows, FEATURES), 0.5 / np.sqrt(FEATURES)),
+        "hh": pattern.apply(_normal(rng, (rows, n), scale)),
+        "bias_ih": _normal(rng, (rows,), 0.1),
+        "bias_hh": _normal(rng, (rows,), 0.1),
+    }
+    layer = Recurrent("rnn", ("x",), params, {"hh": pattern}, cell=cell, units=n)
+    return Graph((Input("x", shape=(FEATURES,)), layer), {"y": "rnn"})
+
+
+def gated_input(steps: int, batch: int, features: int = FEATURES, seed: int = 1) -> Array:
+    """Normal input (T, B, features)."""
+    return np.random.default_rng(seed).standard_normal((steps, batch, features), dtype=np.float32)
+
+
+def spiking(n: int, density: float, steps: int, batch: int, seed: int = 0) -> tuple[Graph, Array]:
+    """A recurrent LIF layer whose input (n spikes) and recurrence are pruned alike, and its input.
+
+    The drive is scaled until about `RATE` of the neurons spike per step.
+    """
+    rng = np.random.default_rng(seed)
+    patterns = {role: random_pattern(rng, (n, n), density, unstructured) for role in ("ih", "hh")}
+    spread = 1 / np.sqrt(density * n * RATE)
+    ih, hh = (p.apply(_normal(rng, (n, n), spread)) for p in patterns.values())
+    fixed = {"beta": np.full(n, 0.9, np.float32), "threshold": np.ones(n, np.float32)}
+    x = (rng.random((steps, batch, n)) < RATE).astype(np.float32)
+
+    def graph(gain: float) -> Graph:
+        params = {"ih": np.float32(gain) * ih, "hh": np.float32(0.1) * hh, **fixed}
+        layer = Recurrent("lif", ("x",), params, patterns, cell=LIF, units=n)
+        return Graph((Input("x", shape=(n,)), layer), {"y": "lif.spk"}, dt=1e-3)
+
+    low, high = 0.0, 2.0
+    for _ in range(8):  # bisection: the rate grows with the gain
+        middle = (low + high) / 2
+        rate = float(interpret(graph(middle), x[:, :1], dtype=np.float32).y.mean())
+        low, high = (middle, high) if rate < RATE else (low, middle)
+    return graph((low + high) / 2), x
+
+
+def wavernn(steps: int) -> tuple[Graph, Array]:
+    """The trained, 95 % sparse GRU of a WaveRNN with its own input weights, and samples for it.
+
+    Raises:
+        UsageError, FileFormatError: the weights cannot be had; see `sparsecirc.data.wavernn_768`.
+    """
+    weights = wavernn_768()
+    pattern = Pattern.from_mask(weights["wavernn_gru_mask"], "google/lyra")
+    params = {
+        "ih": weights["QRhat_weights"],
+        "hh": weights["wavernn_gru_weights"],
+        "bias_hh": weights["wavernn_gru_bias"],
+    }
+    layer = Recurrent("rnn", ("x",), params, {"hh": pattern}, cell=GRU, units=1024)
+    x = np.random.default_rng(0).uniform(-1, 1, (steps, 1, 2)).astype(np.float32)
+    return Graph((Input("x", shape=(2,)), layer), {"y": "rnn"}), x
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> Array:
+    return (scale * rng.standard_normal(shape)).astype(np.float32)
