@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="needs torch (extra 'torch')")
+pytest.importorskip("torch", reason="needs torch (extra 'torch')")
 pytest.importorskip("snntorch", reason="needs snntorch (extra 'torch')")
 pytest.importorskip("sklearn", reason="needs scikit-learn (extra 'demo')")
 
@@ -31,6 +31,8 @@ KEYS = {
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("demo") / "out"
     said: list[str] = []
+    import torch
+
     threads = torch.get_num_threads()
     run_demo(directory, quick=True, say=said.append, shown=Path("runs/there"))
     assert torch.get_num_threads() == threads

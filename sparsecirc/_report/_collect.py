@@ -45,8 +45,12 @@ class Run:
     notes: tuple[str, ...] = ()
 
 
-def collect(directory: Path) -> list[Run]:
+def collect(directory: Path, shown: Path | None = None) -> list[Run]:
     """The networks of one output directory of ``demo``, ``prune`` or ``compile``.
+
+    Args:
+        directory: where the files are now.
+        shown: where they will be for the reader, if they are to be moved; the page names this one.
 
     Raises:
         FileFormatError: it is missing, or holds no network of ours.
@@ -54,12 +58,13 @@ def collect(directory: Path) -> list[Run]:
     if not directory.is_dir():
         raise FileFormatError(f"{directory} is not a directory: expected an output directory of sparsecirc")
     report = _json(directory / "report.json") or {}
+    shown = shown or directory
     if "models" in report:
-        return [_run(directory / m["name"], m["name"], m) for m in report["models"]]
-    return [_run(directory, directory.name, report)]
+        return [_run(directory / m["name"], shown / m["name"], m["name"], m) for m in report["models"]]
+    return [_run(directory, shown, directory.name, report)]
 
 
-def _run(directory: Path, title: str, row: Mapping[str, Any]) -> Run:
+def _run(directory: Path, shown: Path, title: str, row: Mapping[str, Any]) -> Run:
     path = directory / "graph.safetensors"
     if not path.is_file():
         raise FileFormatError(
@@ -69,7 +74,7 @@ def _run(directory: Path, title: str, row: Mapping[str, Any]) -> Run:
     program, notes = _program(directory / "program.safetensors")
     return Run(
         title=title,
-        where=str(directory),
+        where=str(shown),
         graph=load_graph(path),
         dense=load_graph(dense) if dense.is_file() else None,
         explanation=None if program is None else program.explain(),

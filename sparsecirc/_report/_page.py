@@ -27,7 +27,7 @@ th, td { text-align: right; padding: .25rem .9rem .25rem 0; border-bottom: 1px s
   white-space: nowrap; }
 th:first-child, td:first-child, .words td:last-child, .words th:last-child { text-align: left; }
 td.text { text-align: left; } th { font-weight: 600; color: var(--soft); }
-svg { width: 100%; max-width: 42rem; font-size: 13px; } svg text { fill: var(--ink); }
+svg { width: 100%; min-width: 32rem; max-width: 42rem; font-size: 13px; } svg text { fill: var(--ink); }
 .ours { fill: var(--ours); } .peer { fill: var(--peer); } .spread { stroke: var(--ink); stroke-width: 2; }
 .frame { fill: none; stroke: var(--line); } .dots { fill: var(--ours); }
 figure { display: inline-block; margin: .5rem 1.5rem .5rem 0; vertical-align: top; max-width: 100%; }
@@ -38,16 +38,24 @@ code, pre { font-family: ui-monospace, monospace; font-size: .88rem; } pre { ove
 """
 
 
-def render(directories: Sequence[Path]) -> str:
+def render(directories: Sequence[Path], *, shown: Sequence[Path] | None = None) -> str:
     """One page about all networks below ``directories``.
+
+    Args:
+        directories: output directories of ours.
+        shown: the paths to print in their place, where the files are still to be moved; the same number.
 
     Raises:
         FileFormatError: a directory is missing or holds no network of ours.
     """
-    runs = [run for directory in directories for run in collect(Path(directory))]
+    runs = [
+        run
+        for directory, name in zip(directories, shown or directories, strict=True)
+        for run in collect(Path(directory), Path(name))
+    ]
     body = [
         "<h1>sparsecirc report</h1>",
-        f'<p class="soft">sparsecirc {escape(__version__)}; {_host(runs)}</p>',
+        f'<p class="soft">written by sparsecirc {escape(__version__)}; measured on {_host(runs)}</p>',
         _summary(runs),
         *(_section(run) for run in runs),
     ]
@@ -69,10 +77,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]], *, words: bool 
 def _host(runs: Sequence[Run]) -> str:
     host: Mapping[str, Any] = next((r.bench["host"] for r in runs if r.bench and "host" in r.bench), {})
     if not host:
-        return "no benchmark was run"
+        return "nothing: no benchmark was run"
     versions = ", ".join(f"{k} {v}" for k, v in dict(host.get("versions", {})).items())
-    parts = [str(host.get(k)) for k in ("cpu", "isa", "os", "python") if host.get(k)]
-    return escape(", ".join([*parts, f"{host.get('threads', 1)} thread", versions]))
+    parts = [str(host.get(k)) for k in ("cpu", "isa", "os") if host.get(k)]
+    return escape(", ".join([*parts, f"{host.get('threads', 1)} thread", f"Python {host.get('python', '')}", versions]))
 
 
 def _summary(runs: Sequence[Run]) -> str:
@@ -128,7 +136,7 @@ def _section(run: Run) -> str:
         batch, steps, rounds = run.bench["batch"], run.bench["steps"], run.bench["rounds"]
         parts += [
             "<h3>Time per step</h3>",
-            bars(run.bench["engines"]),
+            f'<div class="wide">{bars(run.bench["engines"])}</div>',
             f'<p class="soft">batch {batch}, {steps} steps a call, median of {rounds} rounds; the line marks p10 to '
             "p90; in brackets: times the program. Every engine was first compared with the interpreter.</p>",
         ]
@@ -141,7 +149,8 @@ def _section(run: Run) -> str:
         parts += ["<h3>Kernels</h3>", _kernels(run)]
     parts += ["<h3>Connections</h3>", _connections(run)]
     if run.raster:
-        parts += [f"<h3>Spikes of layer {escape(str(run.raster['layer']))}</h3>", raster(run.raster)]
+        parts += [f"<h3>Spikes of layer {escape(str(run.raster['layer']))}</h3>"]
+        parts.append(f'<div class="wide">{raster(run.raster)}</div>')
     parts += ["<h3>Do it again</h3>", _commands(run)]
     return "".join(parts)
 

@@ -22,7 +22,7 @@ def demo(
     from sparsecirc.demo import run_demo
 
     with staged(output, force=force) as stage:
-        result = run_demo(stage, quick=quick, say=out.say)
+        result = run_demo(stage, quick=quick, say=out.say, shown=output)
         for folder in sorted(p.parent for p in stage.glob("*/graph.safetensors")):
             # The quick networks are smaller than the built-in ones, so there is no torch module to go back to.
             write_manifest(folder, "prune", origin={} if quick else {"model": f"demo:{folder.name}"})

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import os
 import sys
+import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable
@@ -110,6 +111,8 @@ def _download(file: DataFile, target: Path, progress: Progress | None, timeout: 
                     progress(file.name, done, total)
     except OSError as error:  # URLError, HTTPError, a reset connection and a timeout are all OSErrors
         reason = getattr(error, "reason", error)
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it carries the open connection of the refusal
         raise UsageError(
             f"'{file.folder}/{file.name}' is not on this machine and {file.url} cannot be downloaded ({reason}): put "
             f"the file in {target.parent}, or set {DATA_VARIABLE} to a folder that holds {file.folder}/{file.name}"

@@ -64,7 +64,9 @@ QUICK = (
 )
 
 
-def run_demo(directory: Path, *, seed: int = 0, quick: bool = False, say: Say = lambda _: None) -> DemoReport:
+def run_demo(
+    directory: Path, *, seed: int = 0, quick: bool = False, say: Say = lambda _: None, shown: Path | None = None
+) -> DemoReport:
     """Run the main job on a gated and a spiking network and write everything below ``directory``.
 
     Args:
@@ -73,6 +75,7 @@ def run_demo(directory: Path, *, seed: int = 0, quick: bool = False, say: Say = 
         seed: of initial weights, sample order and noise.
         quick: smaller networks and fewer epochs; the accuracy then means little.
         say: told what goes on, a line each.
+        shown: where ``directory`` will be in the end, for the commands on the page; ``directory`` itself by default.
 
     Raises:
         MissingExtraError: scikit-learn, torch or snntorch is absent.
@@ -86,7 +89,7 @@ def run_demo(directory: Path, *, seed: int = 0, quick: bool = False, say: Say = 
         host = measured.host.to_json()
     report = DemoReport(host, tuple(rows), time.monotonic() - started)
     _write_json(directory / "report.json", report.to_json())
-    write_atomic(directory / "report.html", render([directory]).encode())
+    write_atomic(directory / "report.html", render([directory], shown=[shown or directory]).encode())
     return report
 
 

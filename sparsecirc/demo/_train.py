@@ -65,6 +65,16 @@ class Trainer:
         return rule.masks
 
     def _phase(self, name: str, epochs: int, rule: Cubic | None) -> None:
+        threads = torch.get_num_threads()
+        # The matrices are too small for two threads to gain more than a tenth, and on a busy machine the second one
+        # waits in a spin for its turn: minutes instead of seconds.
+        torch.set_num_threads(1)
+        try:
+            self._epochs(name, epochs, rule)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _epochs(self, name: str, epochs: int, rule: Cubic | None) -> None:
         per_epoch = math.ceil(len(self._y) / BATCH)
         self.model.train()
         done = 0

@@ -286,6 +286,8 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(nets: Path, epochs_done: int) -> No
     started = subprocess.Popen(
         command, cwd=nets, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        # a shell without job control starts what it puts in the background with Ctrl-C ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert started.stderr is not None
     wanted = "accuracy" if epochs_done == 0 else "epoch 2/500"
