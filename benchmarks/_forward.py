@@ -88,23 +88,32 @@ def bandwidth_note(program: Program) -> str:
     """Bytes a second of the recurrent product, beside what one core reads from as many bytes at best."""
     choice = next(c for c in program.choices.values() if c.weight.endswith(".hh"))
     if choice.us is None or choice.format == "columns":
-        return "the kernel reads only the columns of spikes: a read rate would mean nothing"
+        us = {c.weight.rpartition(".")[2]: c.us for c in program.choices.values()}
+        return (
+            f"of a step, the input product takes about {us.get('ih') or 0:.1f} us, the product of spikes {us['hh']:.1f}"
+        )
     rate, limit = choice.nbytes / choice.us / 1e3, read_limit(choice.nbytes)
     return (
         f"recurrent product alone {choice.us:.2f} us, {rate:.0f} GB/s of weights, "
-        f"{rate / limit:.0%} of the {limit:.0f} GB/s at which numpy's dot reads {choice.nbytes / 1024:.0f} KiB"
+        f"{rate / limit:.0%} of the {limit:.0f} GB/s at which numpy reads {choice.nbytes / 1024:.0f} KiB at best"
     )
 
 
 def read_limit(size: int) -> float:
-    """GB/s of a plain vectorised read of ``size`` bytes, repeated: the best of ten rounds."""
-    data = np.ones(max(size // 4, 1024), np.float32)
-    repeats = max(1, int(2e7 / data.nbytes))
+    """GB/s of vectorised reads of ``size`` bytes, again and again: the best round of a maximum, a dot and a product."""
+    data = np.ones((max(size // 2048, 2), 512), np.float32)
+    flat, whole, vector = data.ravel(), data.view(np.int32).ravel(), data[0]
+    reads: tuple[Callable[[], object], ...] = (
+        lambda: np.max(whole),
+        lambda: np.dot(flat, flat),
+        lambda: data @ vector,
+    )
+    repeats = max(1, int(1e7 / data.nbytes))
     best = 0.0
-    for _ in range(10):
+    for read in reads * 10:
         started = time.perf_counter()
         for _ in range(repeats):
-            np.dot(data, data)
+            read()
         best = max(best, repeats * data.nbytes / (time.perf_counter() - started) / 1e9)
     return best
 

@@ -28,7 +28,7 @@ class Row:
         us_per_step: median microseconds per time step of the whole batch; of forward and backward in ``train_*``.
         speedup_vs_best_dense: time of the fastest dense float32 engine, ours included, over this one's.
         max_abs_diff: largest difference of the outputs from the float64 reference with the unrounded weights; in
-            ``train_*`` of outputs and gradients, each relative to its largest value.
+            ``train_*`` of outputs and gradients, each relative to its largest value (in ``train_rlif`` from snntorch).
         bytes: of the weights as this engine stores them, indices included; in ``train_*`` with gradients and Adam's
             two moments.
     """
@@ -130,7 +130,7 @@ def rows_of_seconds(
     )
 
 
-HEAD = f"{'case':<20}{'engine':<24}{'n':>6}{'density':>9}{'batch':>7}{'T':>6}{'us/step':>11}{'speed-up':>10}"
+HEAD = f"{'case':<24}{'engine':<24}{'n':>6}{'density':>9}{'batch':>7}{'T':>6}{'us/step':>11}{'speed-up':>10}"
 
 
 def table(measured: Sequence[Measured]) -> str:
@@ -138,7 +138,7 @@ def table(measured: Sequence[Measured]) -> str:
     lines = [f"{HEAD}{'max diff':>11}{'bytes':>12}"]
     for group in measured:
         lines += [
-            f"{r.case:<20}{r.engine:<24}{r.n:>6}{r.density:>9.3f}{r.batch:>7}{r.seq_len:>6}{r.us_per_step:>11.2f}"
+            f"{r.case:<24}{r.engine:<24}{r.n:>6}{r.density:>9.3f}{r.batch:>7}{r.seq_len:>6}{r.us_per_step:>11.2f}"
             f"{r.speedup_vs_best_dense:>9.2f}x{r.max_abs_diff:>11.1e}{r.bytes:>12}"
             for r in group.rows
         ]
