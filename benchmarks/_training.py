@@ -59,7 +59,7 @@ def train_gru(budget: Budget) -> Iterator[Measured]:
             module.zero_grad()
             x.grad = None
             out = module(x)[0]
-            (out * cotangent).sum().backward()  # type: ignore[no-untyped-call]
+            (out * cotangent).sum().backward()
             return {"y": out.detach(), "x": _grad(x), **_gradients(module, pattern)}
 
         return step

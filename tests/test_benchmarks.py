@@ -1,75 +1,224 @@
-"""The benchmark command measures, proves, and writes the rows that it promises."""
+"""The benchmark command: its rows, its proofs, and what it does when it is stopped."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import math
+import os
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="needs torch (extra 'torch')")
-pytest.importorskip("scipy", reason="needs scipy (extra 'bench')")
-pytest.importorskip("snntorch", reason="needs snntorch (extra 'torch')")
-sys.path.insert(0, str(Path(__file__).parent.parent))
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("snntorch", reason="snntorch is not installed")
+pytest.importorskip("scipy", reason="scipy is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+pytest.importorskip("benchmarks", reason="the folder benchmarks is not on the path: run pytest from a checkout")
 
 from benchmarks import __main__ as command
+from benchmarks import _forward as forward
+from benchmarks import _integer as integer
+from benchmarks import _networks as networks
+from benchmarks import _training as training
+from benchmarks._rows import Measured, Row, Setting, bytes_of, rows_of_seconds, table
+from sparsecirc import interpret
+from sparsecirc._bench import _measure
+from sparsecirc.errors import MismatchError, UsageError
+from sparsecirc.patterns import block, unstructured
 
 KEYS = {
-    "case", "engine", "n", "density", "batch", "seq_len",
-    "us_per_step", "speedup_vs_best_dense", "max_abs_diff", "bytes",
+    "case", "engine", "n", "density", "batch", "seq_len", "us_per_step", "speedup_vs_best_dense", "max_abs_diff",
+    "bytes",
 }  # fmt: skip
-CASES = {
-    "gru_unstructured", "lstm_unstructured", "rnn_unstructured", "gru_unstructured_int16", "gru_block16", "rlif_event",
-    "train_gru", "train_rlif", "wavernn",
-}  # fmt: skip
+ROW = Row("gru_unstructured", "sparsecirc", 8, 0.1, 1, 4, 2.0, 3.0, 1e-7, 99)
+BUDGET = forward.Budget(True, 0.002, 2, lambda line: None)
 
 
-def rows_of(case: str, path: Path) -> list[dict[str, Any]]:
-    assert command.main(["--quick", "--case", case, "--json", str(path)]) == 0
-    rows: list[dict[str, Any]] = json.loads(path.read_text())
-    assert rows
-    assert all(set(r) == KEYS and r["case"] == case and r["us_per_step"] > 0 for r in rows)
-    return rows
+@pytest.fixture(autouse=True)
+def _short(monkeypatch):
+    """No warm-up worth the name: figures mean nothing here."""
+    monkeypatch.setattr(_measure, "WARM_CALLS", 1)
+    monkeypatch.setattr(_measure, "WARM_SECONDS", 0.0)
+    monkeypatch.setattr(forward, "read_limit", lambda size: 100.0)
 
 
-def test_all_cases_are_there() -> None:
-    assert set(command.CASES) == CASES
+def test_every_promised_case_is_there():
+    assert set(command.CASES) == {
+        "gru_unstructured", "lstm_unstructured", "rnn_unstructured", "gru_unstructured_int16", "gru_block16",
+        "rlif_event", "train_gru", "train_rlif", "wavernn",
+    }  # fmt: skip
 
 
-def test_quick_rnn_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = rows_of("rnn_unstructured", tmp_path / "out.json")
-    assert {"sparsecirc", "sparsecirc_dense", "torch_dense", "scipy_csr"} <= {r["engine"] for r in rows}
-    assert max(r["max_abs_diff"] for r in rows) < 1e-4
-    assert "speed-up" in capsys.readouterr().out
+@pytest.mark.parametrize("cell", networks.CELLS.values(), ids=networks.CELLS)
+def test_a_gated_layer_has_a_row_for_every_engine(cell):
+    graph = networks.gated(cell, 64, 0.1)
+    found = forward.measure(Setting("c", 64, 0.1, 1, 4), graph, networks.gated_input(4, 1), BUDGET)
+    engines = {r.engine for r in found.rows}
+    assert engines == {
+        "sparsecirc", "sparsecirc_dense", "sparsecirc_csr", "torch_dense", "torch_csr", "onnxruntime", "scipy_csr"
+    }  # fmt: skip
+    for row in found.rows:
+        assert set(row.to_json()) == KEYS
+        assert row.max_abs_diff < 1e-5
+        assert row.us_per_step > 0
+    best = [r for r in found.rows if r.speedup_vs_best_dense == 1]
+    assert best
+    assert all("dense" in r.engine or r.engine == "onnxruntime" for r in best)
+
+
+def test_a_batch_is_not_compared_with_the_same_kernel_under_another_name():
+    graph = networks.gated(networks.CELLS["gru"], 32, 0.1)
+    found = forward.measure(Setting("c", 32, 0.1, 16, 2), graph, networks.gated_input(2, 16), BUDGET)
+    assert {r.engine for r in found.rows}.isdisjoint({"sparsecirc_dense", "sparsecirc_csr"})
+    assert any("sparsecirc_dense skipped" in note for note in found.notes)
+
+
+def test_spiking_layers_spike_and_are_compared():
+    graph, x = networks.spiking(128, 0.1, 30, 1)
+    assert 0.02 < interpret(graph, x).y.mean() < 0.1
+    found = forward.measure(Setting("c", 128, 0.1, 1, 30), graph, x, BUDGET)
+    assert {"snntorch", "sparsecirc"} <= {r.engine for r in found.rows}
+    assert max(r.max_abs_diff for r in found.rows) == 0
+
+
+def test_integers_stand_beside_dense_f32_and_dense_integers():
+    graph = networks.gated(networks.CELLS["gru"], 64, 0.1)
+    found = integer._measure(Setting("c", 64, 0.1, 1, 5), graph, networks.gated_input(5, 1), BUDGET)
+    rows = {r.engine: r for r in found.rows}
+    assert {"sparsecirc_int16", "sparsecirc_int16_dense", "sparsecirc_int8_dense", "torch_int8"} <= set(rows)
+    assert {"sparsecirc", "sparsecirc_dense", "torch_dense", "onnxruntime"} <= set(rows)
+    assert 1e-5 < rows["sparsecirc_int16"].max_abs_diff < 1e-2
+    text = "\n".join(found.notes)
+    assert "sparsity in f32 gives" in text
+    assert "the best dense int8" in text
+
+
+def test_an_integer_engine_that_is_wrong_is_not_timed(monkeypatch):
+    monkeypatch.setattr(integer, "_torch_int8", lambda graph, x: lambda: [np.ones((*x.shape[:2], 32))])
+    graph = networks.gated(networks.CELLS["gru"], 32, 0.1)
+    with pytest.raises(MismatchError, match="torch_int8 differs"):
+        integer._measure(Setting("c", 32, 0.1, 1, 3), graph, networks.gated_input(3, 1), BUDGET)
+
+
+@pytest.mark.parametrize(("case", "peer"), [("train_gru", "torch_dense"), ("train_rlif", "snntorch")])
+def test_training_compares_gradients_first(case, peer, monkeypatch):
+    monkeypatch.setattr(training, "N", 48)
+    monkeypatch.setattr(training, "STEPS", 24)
+    monkeypatch.setattr(training, "BATCH", 9)
+    (found,) = getattr(training, case)(BUDGET)
+    rows = {r.engine: r for r in found.rows}
+    assert set(rows) == {"sparsecirc", peer}
+    assert 0 < rows["sparsecirc"].max_abs_diff < 1e-4
+    assert rows["sparsecirc"].bytes < rows[peer].bytes
+
+
+def test_a_wrong_gradient_is_found(monkeypatch):
+    monkeypatch.setattr(training, "N", 16)
+    monkeypatch.setattr(training, "STEPS", 4)
+    monkeypatch.setattr(training, "BATCH", 2)
+    right = training.SparseGRU.from_dense
+
+    def wrong(*args):
+        made = right(*args)
+        made.weight_hh_l0.values.register_hook(lambda grad: 1.01 * grad)
+        return made
+
+    monkeypatch.setattr(training.SparseGRU, "from_dense", wrong)
+    with pytest.raises(MismatchError, match="weight_hh_l0"):
+        next(training.train_gru(BUDGET))
+
+
+def test_blocks_and_scattered_patterns_have_the_density_asked_for():
+    rng = np.random.default_rng(0)
+    for maker, shape in ((unstructured, (1, 1)), (block(16, 1), (16, 1))):
+        pattern = networks.random_pattern(rng, (192, 64), 0.1, maker)
+        assert abs(pattern.density - 0.1) < 0.01
+        assert pattern.block_shape() == shape
+
+
+def test_bytes_of_peers():
+    graph = networks.gated(networks.CELLS["rnn"], 32, 0.1)
+    pattern = next(v for v in graph.weights() if v.role == "hh").pattern
+    ih = 32 * networks.FEATURES
+    assert bytes_of(graph, "torch_dense") == 4 * (ih + 32 * 32)
+    assert bytes_of(graph, "torch_int8") == ih + 32 * 32
+    assert bytes_of(graph, "scipy_csr") == 4 * ih + 8 * pattern.nnz + 4 * 33
+
+
+def test_speedups_are_medians_of_quotients_within_a_round():
+    seconds = {"a": np.array([2.0, 4.0, 6.0]), "b": np.array([1.0, 1.0, 3.0])}
+    rows = rows_of_seconds(Setting("c", 1, 0.1, 1, 2), seconds, ["a"], {"a": 0.0, "b": 0.0}, {"a": 1, "b": 1})
+    assert [(r.engine, r.us_per_step, r.speedup_vs_best_dense) for r in rows] == [("b", 5e5, 2.0), ("a", 2e6, 1.0)]
+
+
+def test_the_table_is_aligned_and_has_the_notes():
+    text = table(
+        [Measured((ROW, replace(ROW, case="gru_unstructured_int16", engine="sparsecirc_int16_dense")), ("why",))]
+    )
+    head, first, second, note = text.splitlines()
+    assert len(head) == len(first) == len(second)
+    assert note.strip() == "why"
+
+
+def test_the_command_writes_exactly_the_keys(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(command.CASES, "rnn_unstructured", lambda budget: iter([Measured((ROW,))]))
+    assert command.main(["--quick", "--case", "rnn_unstructured", "--json", str(tmp_path / "out.json")]) == 0
+    (row,) = json.loads((tmp_path / "out.json").read_text())
+    assert set(row) == KEYS
+    assert "sparsecirc" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_what_was_measured(monkeypatch, tmp_path, capsys):
+    def stopped(budget):
+        yield Measured((ROW,))
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(command.CASES, "rnn_unstructured", stopped)
+    assert command.main(["--case", "rnn_unstructured", "--json", str(tmp_path / "out.json")]) == 130
+    assert len(json.loads((tmp_path / "out.json").read_text())) == 1
+    shown = capsys.readouterr()
+    assert "gru_unstructured" in shown.out
+    assert "interrupted" in shown.err
+
+
+def test_a_mismatch_is_an_exit_code(monkeypatch, capsys):
+    def wrong(budget):
+        yield Measured((ROW,))
+        raise MismatchError("the program does not compute its own graph")
+
+    monkeypatch.setitem(command.CASES, "rnn_unstructured", wrong)
+    assert command.main(["--case", "rnn_unstructured"]) == MismatchError.exit_code
+    assert "does not compute" in capsys.readouterr().err
+
+
+def test_wavernn_without_its_weights_is_skipped_aloud(monkeypatch):
+    def missing(steps):
+        raise UsageError("it is nowhere")
+
+    monkeypatch.setattr(networks, "wavernn", missing)
+    (found,) = command.CASES["wavernn"](BUDGET)
+    assert not found.rows
+    assert "SKIPPED" in found.notes[0]
+    assert "SPARSECIRC_DATA" in found.notes[0]
+
+
+def test_an_unknown_case_names_those_there_are(capsys):
+    with pytest.raises(SystemExit) as left:
+        command.main(["--case", "nothing"])
+    assert left.value.code == 2
+    assert "gru_block16" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["gru_unstructured_int16", "rlif_event", "train_gru", "train_rlif"])
-def test_quick_case(case: str, tmp_path: Path) -> None:
-    engines = {r["engine"] for r in rows_of(case, tmp_path / "out.json")}
-    if "int16" in case:
-        assert any("int8" in e for e in engines)
-        assert sum("int16" in e for e in engines) >= 2, "sparse integers need dense ones beside them"
-
-
-def test_interruption_keeps_what_there_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stop(_: object) -> Iterator[Any]:
-        raise KeyboardInterrupt
-
-    monkeypatch.setitem(command.CASES, "rnn_unstructured", stop)
-    out = tmp_path / "out.json"
-    assert command.main(["--quick", "--case", "rnn_unstructured", "--json", str(out)]) == 130
-    assert json.loads(out.read_text()) == []
-    assert "interrupted" in capsys.readouterr().err
-
-
-def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
-    for args in (["--case", "gnu"], ["--json", str(tmp_path)]):
-        with pytest.raises(SystemExit) as stopped:
-            command.main(args)
-        assert stopped.value.code == 2
+def test_quick_run_of_everything(tmp_path):
+    if not os.environ.get("SPARSECIRC_DATA"):
+        pytest.skip("SPARSECIRC_DATA is not set: the case wavernn needs models/wavernn_768")
+    path = tmp_path / "out.json"
+    assert command.main(["--quick", "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())
+    assert {r["case"] for r in rows} == set(command.CASES)
+    for row in rows:
+        assert set(row) == KEYS
+        assert math.isfinite(row["us_per_step"])
+        assert math.isfinite(row["speedup_vs_best_dense"])
