@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,6 +39,23 @@ PEERS = [e for e in ENGINES.values() if e.name not in ("sparsecirc", "onnxruntim
 
 
 @dataclass
+class Clock:
+    """Time that passes only when a test says so: a busy machine changes no figure."""
+
+    now: float = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("sparsecirc._bench._measure.time", clock)
+    return clock
+
+
+@dataclass
 class Interpreted:
     """Stands in for a compiled program where the test is about bench, not about kernels."""
 
@@ -47,10 +63,12 @@ class Interpreted:
     target: Target = field(default_factory=Target)
     error: float = 0.0
     seconds: float = 0.0
+    clock: Clock | None = None
     tolerance: float = 1e-5
 
     def run(self, x: Any) -> Any:
-        time.sleep(self.seconds)
+        if self.clock is not None:
+            self.clock.now += self.seconds
         result = interpret(self.graph, x, dtype=np.float32)
         return replace(result, outputs={k: v + self.error for k, v in result.outputs.items()})
 
@@ -217,20 +235,21 @@ def test_a_wrong_program_is_an_error():
         bench(Interpreted(graph, error=1e-3), example_input(graph, steps=5), engines=[], min_seconds=0.01, rounds=3)
 
 
-def test_speed_is_measured_per_step_and_the_speedup_is_a_quotient():
+def test_speed_is_measured_per_step_and_the_speedup_is_a_quotient(clock):
     graph = GRAPHS["gru"]
 
     def slow(job):
-        program = Interpreted(graph, seconds=0.02)
+        program = Interpreted(graph, seconds=0.02, clock=clock)
         return lambda: list(program.run(job.inputs).outputs.values())
 
     engines = [Engine("slow", True, "", slow, "")]
-    fast = Interpreted(graph, seconds=0.005)
+    fast = Interpreted(graph, seconds=0.005, clock=clock)
     report = bench(fast, example_input(graph, steps=5), engines=engines, min_seconds=0.05, rounds=5)
-    assert report.us_per_step["slow"] * 5 == pytest.approx(20e3, rel=0.5)
+    assert report.us_per_step["slow"] * 5 == pytest.approx(20e3)
     assert report.best_dense == "slow"
-    assert 2 < report.speedup < 4.5
-    assert report.speedup_low <= report.speedup <= report.speedup_high
+    assert report.us_per_step["sparsecirc"] * 5 == pytest.approx(5e3)
+    assert report.speedup == pytest.approx(4)
+    assert report.speedup_low == pytest.approx(4) == report.speedup_high
     assert [e.name for e in report.engines] == ["sparsecirc", "slow"]
     assert report.engines[0].speedup == 1
     table = report.table()
@@ -370,14 +389,18 @@ def test_engine_names_of_the_command_line():
             engines_named(bad)
 
 
-def test_interleaved_takes_turns():
+def test_interleaved_takes_turns(clock):
     order = []
-    seconds = interleaved(
-        {n: (lambda n=n: order.append(n) or time.sleep(0.012)) for n in "ab"}, min_seconds=0.01, rounds=3
-    )
-    assert "".join(order).endswith("ababab")
-    assert seconds["a"].shape == (3,)
-    assert seconds["a"].min() > 0.011
+
+    def call(name, seconds):
+        order.append(name)
+        clock.now += seconds
+
+    runs = {"a": lambda: call("a", 0.012), "b": lambda: call("b", 0.002)}
+    seconds = interleaved(runs, min_seconds=0.03, rounds=3)
+    assert "".join(order).endswith("abbbbb" * 3)  # a fast call is repeated until its sample is as long
+    assert seconds["a"] == pytest.approx(np.full(3, 0.012))
+    assert seconds["b"] == pytest.approx(np.full(3, 0.002))
 
 
 def test_the_host_is_described():
