@@ -14,8 +14,10 @@ from benchmarks._integer import integer_case
 from benchmarks._networks import CELLS
 from benchmarks._rows import Measured, table
 from benchmarks._training import train_gru, train_rlif
+from sparsecirc import Target
 from sparsecirc._bench import Host
 from sparsecirc._files import write_atomic
+from sparsecirc._native import available_isas
 from sparsecirc.errors import SparsecircError
 
 CASES: dict[str, Callable[[Budget], Iterator[Measured]]] = {
@@ -37,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="shorter measurements: under 5 minutes on 2 cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as a JSON list")
     parser.add_argument("--case", action="append", choices=sorted(CASES), help="measure only this; may be repeated")
+    parser.add_argument(
+        "--isa",
+        choices=[isa.value for isa in available_isas()],
+        help="instruction set of our kernels (default: the best)",
+    )
     args = parser.parse_args(argv)
     if args.json is not None and args.json.is_dir():
         parser.error(f"--json {args.json} is a folder: expected a file")
@@ -48,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         print(f"[{time.monotonic() - started:5.0f} s] {line}", file=sys.stderr, flush=True)
 
-    budget = Budget(args.quick, 0.15 if args.quick else 0.6, 7 if args.quick else 15, say)
+    budget = Budget(args.quick, 0.15 if args.quick else 0.6, 7 if args.quick else 15, say, Target.cpu(args.isa))
     measured: list[Measured] = []
     code = 0
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from benchmarks import _networks as networks
 from benchmarks._rows import Measured, Setting, bytes_of, rows_of_report
-from sparsecirc import Graph, Program, bench, compile
+from sparsecirc import Graph, Program, Target, bench, compile
 from sparsecirc._bench import ENGINES, CannotRun, Engine, Job
+from sparsecirc._compile import measure as measure_products
 from sparsecirc.cells import Cell
 from sparsecirc.errors import SparsecircError
 from sparsecirc.ops._run import BATCHED_FROM
@@ -32,30 +33,32 @@ class Budget:
         seconds: spent on each engine of a configuration, at least.
         rounds: samples of each engine.
         say: told what goes on.
+        target: what our programs are compiled for; forces an instruction set.
     """
 
     quick: bool
     seconds: float
     rounds: int
     say: Say
+    target: Target = field(default_factory=Target.cpu)
 
 
-def forced(graph: Graph, kernel: str, name: str, *, dense: bool) -> tuple[Engine, int]:
+def forced(graph: Graph, target: Target, kernel: str, *, dense: bool) -> tuple[Engine, int]:
     """Our own program with a forced recurrent kernel as a peer, and its bytes."""
-    program = compile(graph, kernel={"*.hh": kernel}, exact=True)
+    program = compile(graph, target, kernel={"*.hh": kernel}, exact=True)
 
     def prepare(job: Job) -> Callable[[], list[Array]]:
         if job.batch >= BATCHED_FROM and not job.graph.spiking:
             raise CannotRun(f"from batch {BATCHED_FROM} on one kernel serves every format")
         return lambda: list(program.run(job.inputs).outputs.values())
 
-    return Engine(name, dense, "", prepare, f"our {kernel} kernel"), program.packed_bytes
+    return Engine(f"sparsecirc_{kernel}", dense, "", prepare, f"our {kernel} kernel"), program.packed_bytes
 
 
 def measure(setting: Setting, graph: Graph, x: Array, budget: Budget, *, exact: bool | None = None) -> Measured:
     """One configuration: the chosen kernel, our dense and CSR kernels, and every peer."""
-    program = compile(graph, exact=exact)
-    own = [forced(program.graph, k, f"sparsecirc_{k}", dense=k == "dense") for k in ("dense", "csr")]
+    program = compile(graph, budget.target, exact=exact)
+    own = [forced(program.graph, budget.target, k, dense=k == "dense") for k in ("dense", "csr")]
     engines = [*ENGINES.values(), *(engine for engine, _ in own)]
     title = f"{setting.case} N={setting.n} B={setting.batch}"
     report = bench(
@@ -88,13 +91,13 @@ def bandwidth_note(program: Program) -> str:
     """Bytes a second of the recurrent product, beside what one core reads from as many bytes at best."""
     choice = next(c for c in program.choices.values() if c.weight.endswith(".hh"))
     if choice.us is None or choice.format == "columns":
-        us = {c.weight.rpartition(".")[2]: c.us for c in program.choices.values()}
-        return (
-            f"of a step, the input product takes about {us.get('ih') or 0:.1f} us, the product of spikes {us['hh']:.1f}"
-        )
-    rate, limit = choice.nbytes / choice.us / 1e3, read_limit(choice.nbytes)
+        took = ", ".join(f"{c.weight} {c.us or 0:.1f}" for c in program.choices.values())
+        return f"microseconds a step of each product, as compile measured it: {took}"
+    packed = program.packed[choice.weight]
+    us = measure_products({"hh": packed}, program.isa, np.ones((1, packed.shape[1]), np.float32))["hh"]
+    rate, limit = choice.nbytes / us / 1e3, read_limit(choice.nbytes)
     return (
-        f"recurrent product alone {choice.us:.2f} us, {rate:.0f} GB/s of weights, "
+        f"recurrent product alone {us:.2f} us, {rate:.0f} GB/s of weights, "
         f"{rate / limit:.0%} of the {limit:.0f} GB/s at which numpy reads {choice.nbytes / 1024:.0f} KiB at best"
     )
 

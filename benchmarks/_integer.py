@@ -52,12 +52,13 @@ def integer_case(case: str, cell: Cell) -> Callable[[Budget], Iterator[Measured]
 
 def _measure(setting: Setting, graph: Graph, x: Array, budget: Budget) -> Measured:
     budget.say(f"{setting.case} N={setting.n}: compile and prove")
+    int16, int8 = (Target.cpu(budget.target.isa, dtype=dtype) for dtype in ("int16", "int8"))
     programs = {
-        "sparsecirc": compile(graph),
-        "sparsecirc_dense": compile(graph, kernel={"*.hh": "dense"}),
-        "sparsecirc_int16": compile(graph, Target.cpu(dtype="int16"), kernel={"*.hh": "lookup16"}),
-        "sparsecirc_int16_dense": compile(graph, Target.cpu(dtype="int16"), kernel={"*.hh": "dense16"}),
-        "sparsecirc_int8_dense": compile(graph, Target.cpu(dtype="int8"), kernel={"*.hh": "dense8"}),
+        "sparsecirc": compile(graph, budget.target),
+        "sparsecirc_dense": compile(graph, budget.target, kernel={"*.hh": "dense"}),
+        "sparsecirc_int16": compile(graph, int16, kernel={"*.hh": "lookup16"}),
+        "sparsecirc_int16_dense": compile(graph, int16, kernel={"*.hh": "dense16"}),
+        "sparsecirc_int8_dense": compile(graph, int8, kernel={"*.hh": "dense8"}),
     }
     contenders, notes = {}, []
     for name, program in programs.items():
