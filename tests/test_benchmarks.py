@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("snntorch", reason="snntorch is not installed")
 pytest.importorskip("scipy", reason="scipy is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
-pytest.importorskip("benchmarks", reason="the folder benchmarks is not on the path: run pytest from a checkout")
+sys.path.insert(0, str(Path(__file__).parent.parent))  # a bare `pytest` does not look there
 
 from benchmarks import __main__ as command
 from benchmarks import _forward as forward

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sparsecirc.errors import MismatchError
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 WORDS = {
     "mnist_lstm": "compiled, int16",
@@ -45,3 +47,19 @@ def test_missing_data_is_one_line(name: str, tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_quick_run_that_differs_exits_with_the_code_of_a_mismatch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not os.environ.get("SPARSECIRC_DATA"):
+        pytest.skip("SPARSECIRC_DATA does not name a folder with the real data")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import common
+    import wavernn_gru
+
+    right = wavernn_gru.plain_run
+    monkeypatch.setattr(wavernn_gru, "plain_run", lambda *args: right(*args) + 1e-3)
+    assert common.run(wavernn_gru.main, ["--quick"]) == MismatchError.exit_code
+    assert "differs from a dense float64 product" in capsys.readouterr().err
