@@ -25,6 +25,10 @@ SPIKE_RATE = 0.05
 SEQUENCE_VECTORS = 32
 """Vectors at once when the product of a whole sequence is measured."""
 
+WARM_CALLS = 200
+WARM_SECONDS = 0.015
+"""How often, or how long, a candidate runs before it is timed."""
+
 MEASURE_SECONDS = 0.002
 """Time spent on each candidate."""
 
@@ -211,21 +215,26 @@ def choice_of(
 
 
 def measure(packs: Mapping[str, Packed], isa: Isa, x: np.ndarray) -> dict[str, float]:
-    """Microseconds of one product by each pack: the smallest of repeated, interleaved runs."""
+    """Microseconds of one product by each pack: the smallest of repeated runs, each pack warm when it is timed.
+
+    A layer runs the same product hundreds of times, and a lookup over many short tiles is as fast as it then is only
+    after the processor has learnt its branches; so each pack first runs that often, in two rounds over all packs.
+    """
     best = dict.fromkeys(packs, np.inf)
-    repeats = {}
     outputs = {n: np.empty((len(x), p.shape[0]), np.float32) for n, p in packs.items()}
-    for name, pack in packs.items():  # warm up, and find how many runs fill a fifth of the budget
-        started = time.perf_counter()
-        native.product(pack.matrix, isa.value, x, None, outputs[name])
-        native.product(pack.matrix, isa.value, x, None, outputs[name])
-        repeats[name] = max(1, min(200, int(MEASURE_SECONDS / 5 / max(time.perf_counter() - started, 1e-7))))
-    for _ in range(5):
+    for _ in range(2):
         for name, pack in packs.items():
             matrix, y = pack.matrix, outputs[name]
-            started = time.perf_counter()
-            for _ in range(repeats[name]):
+            started, calls = time.perf_counter(), 0
+            while calls < 2 or (calls < WARM_CALLS and time.perf_counter() - started < WARM_SECONDS):
                 native.product(matrix, isa.value, x, None, y)
-            elapsed = (time.perf_counter() - started) / repeats[name]
-            best[name] = min(best[name], elapsed / max(len(x), 1) * 1e6)
+                calls += 1
+            once = (time.perf_counter() - started) / calls
+            repeats = max(1, min(200, int(MEASURE_SECONDS / 5 / max(once, 1e-7))))
+            for _ in range(3):
+                started = time.perf_counter()
+                for _ in range(repeats):
+                    native.product(matrix, isa.value, x, None, y)
+                elapsed = (time.perf_counter() - started) / repeats
+                best[name] = min(best[name], elapsed / max(len(x), 1) * 1e6)
     return {n: float(t) for n, t in best.items()}
