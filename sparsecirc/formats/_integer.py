@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc._pattern import Pattern
-from sparsecirc.formats._lookup import slots
+from sparsecirc.formats._lookup import ranks, slots
 from sparsecirc.formats._packed import F32, Format, Packed
 
 TILE = (16, 64)
@@ -38,14 +38,11 @@ def pack_lookup16(pattern: Pattern, weight: F32, scale: F32 | None = None) -> Pa
     """Words with the column in their low bits; ``scale`` repeats an earlier packing exactly."""
     count, _ = slots(pattern, TILE)
     across = -(-pattern.shape[1] // TILE[1])
-    run = pattern.rows.astype(np.int64) * across + pattern.indices // TILE[1]
+    run, tile_of, slot = ranks(pattern, TILE)
     if scale is None:
         scale = _row_scale(pattern, weight, 32700, run, pattern.shape[0] * across)
     pairs = (count.astype(np.int64) + 1) // 2
     offset = np.concatenate([[0], np.cumsum(pairs)[:-1]]) if pairs.size else pairs
-    starts = np.flatnonzero(np.diff(run, prepend=-1))
-    slot = np.arange(pattern.nnz) - np.repeat(starts, np.diff(np.append(starts, pattern.nnz)))
-    tile_of = (pattern.rows // TILE[0]) * across + pattern.indices // TILE[1]
     place = ((offset[tile_of] + slot // 2) * TILE[0] + pattern.rows % TILE[0]) * 2 + slot % 2
     index = pattern.indices % TILE[1]
     exact = pattern.values(weight).astype(np.float64) / scale[pattern.rows]

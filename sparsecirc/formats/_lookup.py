@@ -27,23 +27,27 @@ LOOKUP_TILE = {Isa.AVX512: (16, 32), Isa.AVX2: (8, 16), Isa.SCALAR: (16, 32)}
 MANTISSA_TILE = {Isa.AVX512: (16, 64), Isa.AVX2: (8, 16), Isa.SCALAR: (16, 64)}
 
 
+def ranks(pattern: Pattern, tile: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Of each live weight: its (row, tile column) run, its tile, and how many of its row come before it in the tile."""
+    across = -(-pattern.shape[1] // tile[1])
+    row = pattern.rows.astype(np.int64)
+    run = row * across + pattern.indices // tile[1]  # runs of one row within one tile are consecutive
+    starts = np.flatnonzero(np.diff(run, prepend=-1)) if pattern.nnz else np.zeros(0, np.int64)
+    slot = np.arange(pattern.nnz) - np.repeat(starts, np.diff(np.append(starts, pattern.nnz)))
+    return run, (row // tile[0]) * across + pattern.indices // tile[1], slot
+
+
 def slots(pattern: Pattern, tile: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Slot count of each tile, and the place of each live weight in the value array."""
     (rows, cols), (height, width) = pattern.shape, tile
-    across = -(-cols // width)
-    n_tiles = -(-rows // height) * across
-    row = pattern.rows.astype(np.int64)
-    tile_of = (row // height) * across + pattern.indices // width
-    run = row * across + pattern.indices // width  # runs of one row within one tile are consecutive
-    starts = np.flatnonzero(np.diff(run, prepend=-1)) if pattern.nnz else np.zeros(0, np.int64)
-    lengths = np.diff(np.append(starts, pattern.nnz))
-    slot = np.arange(pattern.nnz) - np.repeat(starts, lengths)
+    n_tiles = -(-rows // height) * -(-cols // width)
+    _, tile_of, slot = ranks(pattern, tile)
     count = np.zeros(n_tiles, np.int64)
     np.maximum.at(count, tile_of, slot + 1)
     if count.size and count.max() > 255:
         raise UnsupportedError(f"a tile of {height} x {width} has {count.max()} slots: the format counts up to 255")
     offset = np.concatenate([[0], np.cumsum(count)[:-1]]) if n_tiles else np.zeros(0, np.int64)
-    place = (offset[tile_of] + slot) * height + row % height if pattern.nnz else np.zeros(0, np.int64)
+    place = (offset[tile_of] + slot) * height + pattern.rows % height if pattern.nnz else np.zeros(0, np.int64)
     return count.astype(np.uint8), place
 
 
