@@ -14,7 +14,7 @@ from benchmarks import _networks as networks
 from benchmarks._rows import Measured, Setting, bytes_of, rows_of_report
 from sparsecirc import Graph, Program, Target, bench, compile
 from sparsecirc._bench import ENGINES, CannotRun, Engine, Job
-from sparsecirc._compile import measure as measure_products
+from sparsecirc._tuning import measure as measure_products
 from sparsecirc.cells import Cell
 from sparsecirc.errors import SparsecircError
 from sparsecirc.ops._run import BATCHED_FROM

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sparsecirc._program import Program as Program
     from sparsecirc._prune import prune as prune
     from sparsecirc._target import Target as Target
+    from sparsecirc._tuning import TuningCache as TuningCache
     from sparsecirc._verify import verify as verify
     from sparsecirc.export.c import export_c as export_c
     from sparsecirc.export.nir import export_nir as export_nir
@@ -36,6 +37,7 @@ _HOME = {
     "Pattern": "_pattern",
     "Program": "_program",
     "Target": "_target",
+    "TuningCache": "_tuning",
     "bench": "_bench",
     "compile": "_compile",
     "export_c": "export.c",

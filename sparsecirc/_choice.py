@@ -24,6 +24,7 @@ class Choice:
         nbytes: bytes packed.
         nbytes_dense: bytes of the dense float32 matrix.
         padding: stored values per live connection.
+        cached: whether the times were measured by an earlier compile on this machine.
     """
 
     weight: str
@@ -37,6 +38,7 @@ class Choice:
     nbytes: int
     nbytes_dense: int
     padding: float
+    cached: bool = False
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Choice:
@@ -74,7 +76,7 @@ class Explanation:
                 f"{c.nbytes / 1024:.1f}",
                 f"{c.nbytes_dense / 1024:.1f}",
                 f"{c.padding:.2f}",
-                c.reason,
+                f"{c.reason}, from cache" if c.cached else c.reason,
             )
             for c in self.rows
         ]

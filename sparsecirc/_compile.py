@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sparsecirc._choice import Choice
-from sparsecirc._native import kernels as native
 from sparsecirc._native import resolve_isa
 from sparsecirc._program import Program
 from sparsecirc._target import Isa, Target
+from sparsecirc._tuning import USER_CACHE, TuningCache, measure
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.formats import Packed, every_format
 from sparsecirc.ir import Graph, Linear, Node, Recurrent
@@ -25,13 +24,6 @@ SPIKE_RATE = 0.05
 SEQUENCE_VECTORS = 32
 """Vectors at once when the product of a whole sequence is measured."""
 
-WARM_CALLS = 200
-WARM_SECONDS = 0.015
-"""How often, or how long, a candidate runs before it is timed."""
-
-MEASURE_SECONDS = 0.002
-"""Time spent on each candidate."""
-
 
 def compile(
     graph: Graph,
@@ -39,11 +31,13 @@ def compile(
     *,
     kernel: str | Mapping[str, str] | None = None,
     exact: bool | None = None,
+    cache: TuningCache | None = USER_CACHE,
 ) -> Program:
     """Pack every weight of ``graph`` for ``target`` and return a `Program`.
 
     Each kernel that supports a matrix is measured for a few milliseconds and the fastest is kept; dense is always a
-    candidate. `Program.explain` lists the candidates with their times.
+    candidate. `Program.explain` lists the candidates with their times. Measurements are kept in the user's cache
+    folder: the same matrix on the same machine is measured once and gets the same kernel again.
 
     Args:
         graph: the network, pruned or not.
@@ -53,6 +47,7 @@ def compile(
         exact: keep every weight as it is. ``False`` also admits kernels that round weights by up to 2^-17; the default
             is ``True`` where anything spikes, else ``False``. The packed weights are the model from then on
             (`Program.graph`).
+        cache: where measurements are kept and looked for; ``None`` measures now and keeps nothing.
 
     Raises:
         UnsupportedError: the target or a forced kernel cannot run here (lists every kernel with its reason), or the
@@ -66,7 +61,7 @@ def compile(
     packed: dict[str, Packed] = {}
     choices: dict[str, Choice] = {}
     for problem, weight in problems(graph, isa, exact, target.dtype):
-        chosen = _choose(problem, weight, forced.get(problem.weight))
+        chosen = _choose(problem, weight, forced.get(problem.weight), cache)
         packed[problem.weight] = chosen.packed
         choices[problem.weight] = chosen.choice
     program = Program(
@@ -158,7 +153,7 @@ class _Chosen:
     choice: Choice
 
 
-def _choose(problem: Problem, weight: np.ndarray, forced: str | None) -> _Chosen:
+def _choose(problem: Problem, weight: np.ndarray, forced: str | None, cache: TuningCache | None) -> _Chosen:
     candidates = kernels_for(problem.isa, problem.dtype)
     refused = {name: why for name, k in candidates.items() if (why := k.supports(problem)) is not None}
     if forced is not None:
@@ -174,19 +169,33 @@ def _choose(problem: Problem, weight: np.ndarray, forced: str | None) -> _Chosen
             )
         packed = candidates[forced].format.pack(problem.pattern, weight)
         return _Chosen(packed, choice_of(problem, packed, candidates[forced], "asked for", None, refused))
-    rng = np.random.default_rng(0)
-    cols = problem.pattern.shape[1]
-    x = rng.standard_normal((problem.vectors, cols), dtype=np.float32)
-    if problem.spikes:
-        x = (rng.random((problem.vectors, cols)) < SPIKE_RATE).astype(np.float32)
-    packs = {n: k.format.pack(problem.pattern, weight) for n, k in candidates.items() if n not in refused}
-    times = measure(packs, problem.isa, x)
-    best = min(times, key=lambda n: times[n])
+    able = {n: k for n, k in candidates.items() if n not in refused}
+    entry = None if cache is None else cache.entry(problem, list(able))
+    times = None if cache is None or entry is None else cache.load(entry)
+    cached = times is not None
+    packs: dict[str, Packed] = {}
+    if times is None:
+        packs = {n: k.format.pack(problem.pattern, weight) for n, k in able.items()}
+        times = measure(packs, problem.isa, _inputs(problem))
+        if cache is not None and entry is not None:
+            cache.store(entry, times)
+    best = min(able, key=lambda n: times[n])
     reason = f"fastest of {len(times)} measured"
     if best in ("dense", "dense16") and len(times) > 1 and problem.pattern.density < 1:
         reason = "kept dense: faster than every sparse kernel"
-    figures: dict[str, float | str] = {**{n: round(t, 4) for n, t in times.items()}, **refused}
-    return _Chosen(packs[best], choice_of(problem, packs[best], candidates[best], reason, times[best], figures))
+    figures: dict[str, float | str] = {**{n: round(times[n], 4) for n in able}, **refused}
+    packed = packs[best] if best in packs else able[best].format.pack(problem.pattern, weight)
+    choice = choice_of(problem, packed, able[best], reason, times[best], figures)
+    return _Chosen(packed, replace(choice, cached=cached))
+
+
+def _inputs(problem: Problem) -> np.ndarray:
+    """Vectors to measure ``problem`` with, float32 of shape (vectors, cols); always the same."""
+    rng = np.random.default_rng(0)
+    shape = (problem.vectors, problem.pattern.shape[1])
+    if problem.spikes:
+        return (rng.random(shape) < SPIKE_RATE).astype(np.float32)
+    return rng.standard_normal(shape, dtype=np.float32)
 
 
 def choice_of(
@@ -212,29 +221,3 @@ def choice_of(
         nbytes_dense=4 * rows * cols,
         padding=packed.padding,
     )
-
-
-def measure(packs: Mapping[str, Packed], isa: Isa, x: np.ndarray) -> dict[str, float]:
-    """Microseconds of one product by each pack: the smallest of repeated runs, each pack warm when it is timed.
-
-    A layer runs the same product hundreds of times, and a lookup over many short tiles is as fast as it then is only
-    after the processor has learnt its branches; so each pack first runs that often, in two rounds over all packs.
-    """
-    best = dict.fromkeys(packs, np.inf)
-    outputs = {n: np.empty((len(x), p.shape[0]), np.float32) for n, p in packs.items()}
-    for _ in range(2):
-        for name, pack in packs.items():
-            matrix, y = pack.matrix, outputs[name]
-            started, calls = time.perf_counter(), 0
-            while calls < 2 or (calls < WARM_CALLS and time.perf_counter() - started < WARM_SECONDS):
-                native.product(matrix, isa.value, x, None, y)
-                calls += 1
-            once = (time.perf_counter() - started) / calls
-            repeats = max(1, min(200, int(MEASURE_SECONDS / 5 / max(once, 1e-7))))
-            for _ in range(3):
-                started = time.perf_counter()
-                for _ in range(repeats):
-                    native.product(matrix, isa.value, x, None, y)
-                elapsed = (time.perf_counter() - started) / repeats
-                best[name] = min(best[name], elapsed / max(len(x), 1) * 1e6)
-    return {n: float(t) for n, t in best.items()}

@@ -56,6 +56,10 @@ class MissingExtraError(SparsecircError, ImportError):
     exit_code = 7
 
 
+class CacheWarning(UserWarning):
+    """Measurements kept on disk could not be read or written; the work goes on without them."""
+
+
 def missing_extra(package: str, extra: str, why: str) -> MissingExtraError:
     """The error for an absent optional ``package``, with the command that installs it."""
     return MissingExtraError(

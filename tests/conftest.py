@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers with two threads each take ten times as long
 
@@ -10,6 +13,9 @@ import pytest
 from hypothesis import settings
 
 from sparsecirc.ops import _run
+
+os.environ["SPARSECIRC_CACHE"] = tempfile.mkdtemp(prefix="sparsecirc-tests-")  # not the user's measurements
+atexit.register(shutil.rmtree, os.environ["SPARSECIRC_CACHE"], ignore_errors=True)
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")

@@ -19,14 +19,14 @@ ROOT = Path(sparsecirc.__file__).parent
 OPTIONAL = ("torch", "snntorch", "onnx", "onnxruntime", "nir", "nirtorch", "sklearn", "scipy")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_target", "_kernels"),
+    ("errors", "_target", "_kernels", "_machine"),
     ("_pattern",),
     ("_files", "_native"),
     ("patterns", "formats", "cells"),
     ("ir",),
     ("ops",),
     ("scores", "_prune", "_choice"),
-    ("_program",),
+    ("_program", "_tuning"),
     ("_compile", "_verify"),
     # To here without torch.
     ("_torch_layers", "ops._autograd", "ops._autograd_reference"),

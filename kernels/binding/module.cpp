@@ -189,9 +189,11 @@ void usable(const Matrix *m, const sc_ops *ops) {
   need(!why, why ? std::string(why) : std::string());
 }
 
-void product(const Matrix &m, const std::string &isa, const In<float> &x, const Maybe<float> &bias, Out<float> y) {
+void product(const Matrix &m, const std::string &isa, const In<float> &x, const Maybe<float> &bias, Out<float> y,
+             int64_t repeats) {
   const sc_ops *ops = ops_for(isa);
   usable(&m, ops);
+  need(repeats >= 1, "product: repeats must be at least 1");
   need(x.ndim() == 2 && y.ndim() == 2 && x.shape(0) == y.shape(0) && static_cast<int64_t>(x.shape(1)) == m.cols() &&
            static_cast<int64_t>(y.shape(1)) == m.rows(),
        "product: x must be (n, cols) and y (n, rows)");
@@ -201,7 +203,7 @@ void product(const Matrix &m, const std::string &isa, const In<float> &x, const 
   const auto n = static_cast<int64_t>(x.shape(0));
   nb::gil_scoped_release release;
   Buffer<float> w = workspace(sc_product_workspace(m.get()), false);
-  sc_product(ops, m.get(), from, m.cols(), n, b, to, m.rows(), w.get());
+  for (int64_t k = 0; k < repeats; k++) sc_product(ops, m.get(), from, m.cols(), n, b, to, m.rows(), w.get());
 }
 
 void product_batched(const Matrix &m, const std::string &isa, const In<float> &x, const Maybe<float> &bias,
@@ -370,7 +372,7 @@ NB_MODULE(_kernels, m) {
       .def("run", &Layer::run, nb::arg("isa"), nb::arg("x"), nb::arg("lengths").none(), nb::arg("state").noconvert(),
            nb::arg("out").noconvert(), nb::arg("batched") = false, nb::arg("poison") = false);
   m.def("product", &product, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),
-        nb::arg("y").noconvert());
+        nb::arg("y").noconvert(), nb::arg("repeats") = 1);
   m.def("product_batched", &product_batched, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),
         nb::arg("y").noconvert());
   m.def("pointwise", &pointwise, nb::arg("name"), nb::arg("isa"), nb::arg("x"), nb::arg("y").noconvert());

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from sparsecirc._machine import processor, usable_cores
 
 _PACKAGES = ("numpy", "torch", "snntorch", "scipy", "onnxruntime", "onnx", "nir")
 _ISAS = (("avx512f", "avx512"), ("avx2", "avx2"), ("asimd", "neon"))
@@ -41,12 +42,11 @@ class Host:
     @staticmethod
     def here(threads: int = 1) -> Host:
         """The machine that runs it."""
-        cpu, flags = _cpu()
-        isa = next((name for flag, name in _ISAS if flag in flags), "scalar")
+        cpu = processor()
         return Host(
-            cpu,
-            isa,
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            cpu.name,
+            next((name for flag, name in _ISAS if flag in cpu.flags), "scalar"),
+            usable_cores(),
             threads,
             f"{platform.system()} {platform.release()} {platform.machine()}",
             platform.python_version(),
@@ -67,20 +67,6 @@ class Host:
     def to_json(self) -> dict[str, Any]:
         """All fields as JSON-able values."""
         return asdict(self)
-
-
-def _cpu() -> tuple[str, set[str]]:
-    name, flags = platform.processor() or platform.machine(), set[str]()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            elif key.strip() in ("flags", "Features"):
-                flags = set(value.split())
-                break
-    return name, flags
 
 
 def _versions() -> dict[str, str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from sparsecirc.cli._console import Out
-from sparsecirc.errors import SparsecircError
+from sparsecirc.errors import CacheWarning, SparsecircError
 
 MODEL_HELP = (
     "demo:NAME, pkg.mod:factory, pkg.mod:factory@checkpoint, an output directory of ours, a .nir file, a graph or "
@@ -106,6 +108,29 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, kind, annotation=annotation, default=empty if default is ... else default)
 
 
+@contextmanager
+def _warnings_to(out: Out) -> Iterator[None]:
+    """Our own warnings become a line of ``out``; those of others are shown as ever."""
+    others = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, CacheWarning):
+            out.warn(str(message))
+        else:
+            others(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
 def register(app: typer.Typer, command: Command) -> None:
     """Add ``command`` to ``app`` with the shared options."""
     run = command.run
@@ -118,11 +143,12 @@ def register(app: typer.Typer, command: Command) -> None:
         out = Out(given.pop("as_json"), given.pop("quiet"))
         given.pop("debug")  # read before parsing, so that it also covers errors of parsing
         try:
-            if command.model:
-                spec = ModelSpec(*(given.pop(name) for name, _, _ in _MODEL))
-                run(out, spec, **given)
-            else:
-                run(out, **given)
+            with _warnings_to(out):
+                if command.model:
+                    spec = ModelSpec(*(given.pop(name) for name, _, _ in _MODEL))
+                    run(out, spec, **given)
+                else:
+                    run(out, **given)
         except KeyboardInterrupt as stop:
             raise Interrupted("interrupted: nothing was written") from stop
 

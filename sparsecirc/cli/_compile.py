@@ -31,11 +31,15 @@ def compile_(
     ] = None,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="Number type of the packed weights.")] = Dtype.F32,
     threads: Annotated[int, typer.Option("--threads", help="Most threads the program may use.")] = 1,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Measure now, whatever was measured before, and keep nothing.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Compile a model to sparse kernels; prints the kernel of every weight and why it was chosen."""
     from sparsecirc._compile import compile as compile_graph
     from sparsecirc._target import Target
+    from sparsecirc._tuning import USER_CACHE
     from sparsecirc.cli._models import load
     from sparsecirc.cli._outputs import check_free
 
@@ -44,7 +48,7 @@ def compile_(
     if path is not None:
         check_free(path, force)
     target = Target.cpu(None if isa is None else isa.value, dtype=dtype.value, threads=threads)
-    program = compile_graph(loaded.graph, target, kernel=kernel)
+    program = compile_graph(loaded.graph, target, kernel=kernel, cache=None if no_cache else USER_CACHE)
     for note in loaded.notes:
         out.say(note)
     if path is not None:

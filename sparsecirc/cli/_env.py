@@ -9,15 +9,16 @@ import platform
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from sparsecirc import __version__
+from sparsecirc._machine import processor, usable_cores
 from sparsecirc.cli._command import Command
 from sparsecirc.cli._console import Out, table
 
 PACKAGES = ("numpy", "safetensors", "networkx", "pydantic", "pyyaml", "typer", "rich", "torch", "snntorch", "onnx",
             "onnxruntime", "onnxscript", "nir", "nirtorch", "scipy", "scikit-learn", "matplotlib")  # fmt: skip
+SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "SPARSECIRC_DATA", "SPARSECIRC_CACHE", "NO_COLOR")
 FLAGS = ("sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16",
          "amx_tile", "neon", "asimd", "sve")  # fmt: skip
 
@@ -28,19 +29,6 @@ def installed(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def processor() -> tuple[str, tuple[str, ...]]:
-    """Name of the processor, and which of :data:`FLAGS` the operating system reports."""
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return platform.processor() or platform.machine(), ()
-    facts: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        facts.setdefault(key.strip().lower(), value.strip())
-    found = set((facts.get("flags") or facts.get("features") or "").split())
-    return facts.get("model name", platform.machine()), tuple(f for f in FLAGS if f in found)
 
 
 def compiler() -> str | None:
@@ -66,22 +54,20 @@ def kernels() -> dict[str, Any]:
 
 def facts() -> dict[str, Any]:
     """Everything ``env`` prints."""
-    name, flags = processor()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cpu = processor()
     return {
         "sparsecirc": __version__,
         "python": platform.python_version(),
         "executable": sys.executable,
         "platform": platform.platform(),
-        "cpu": name,
-        "cores": cores,
-        "flags": list(flags),
+        "cpu": cpu.name,
+        "cores": usable_cores(),
+        "flags": [f for f in FLAGS if f in cpu.flags],
         "kernels": kernels(),
         "compiler": compiler(),
         "packages": {p: installed(p) for p in PACKAGES},
-        "settings": {k: os.environ[k] for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "SPARSECIRC_DATA", "NO_COLOR")
-                     if k in os.environ},
-    }  # fmt: skip
+        "settings": {k: os.environ[k] for k in SETTINGS if k in os.environ},
+    }
 
 
 def env(out: Out) -> None:

@@ -1,9 +1,10 @@
 """Data sets and trained weights, read from a folder, a cache or their canonical address; no framework needed."""
 
+from sparsecirc._machine import cache_dir
 from sparsecirc.data._dataset import Dataset
 from sparsecirc.data._images import digits, fashion_mnist, mnist, parse_idx
 from sparsecirc.data._series import Series, japanese_vowels, pad, parse_ts
-from sparsecirc.data._store import DataFile, Progress, cache_dir, read
+from sparsecirc.data._store import DataFile, Progress, read
 from sparsecirc.data._trained import wavernn_768
 
 __all__ = [

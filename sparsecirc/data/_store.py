@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-import sys
 import urllib.error
 import urllib.request
 import zlib
@@ -17,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsecirc._files import write_atomic
+from sparsecirc._machine import cache_dir
 from sparsecirc.errors import FileFormatError, UsageError
 
 DATA_VARIABLE = "SPARSECIRC_DATA"
-CACHE_VARIABLE = "SPARSECIRC_CACHE"
 Progress = Callable[[str, int, int], None]
 """``progress(file, bytes so far, bytes in total or 0)``, called while a file is downloaded."""
 
@@ -40,18 +39,6 @@ class DataFile:
     name: str
     url: str
     sha256: str
-
-
-def cache_dir() -> Path:
-    """Folder of downloaded files: $SPARSECIRC_CACHE, or the platform's cache folder for this package."""
-    override = os.environ.get(CACHE_VARIABLE)
-    if override:
-        return Path(override)
-    if sys.platform == "win32":  # pragma: no cover - the other platforms' branches are tested on Linux
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "sparsecirc" / "Cache"
-    if sys.platform == "darwin":  # pragma: no cover
-        return Path.home() / "Library" / "Caches" / "sparsecirc"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparsecirc"
 
 
 def read(file: DataFile, *, progress: Progress | None = None, timeout: float = 20.0) -> bytes:

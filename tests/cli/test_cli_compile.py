@@ -315,3 +315,31 @@ def test_torch_models_of_a_step_and_of_a_sequence_are_run_as_they_are_meant(cli:
     assert ran.code == 0, ran.err
     assert ran.json["rows"][0]["spikes"] > 10
     assert {r["against"] for r in ran.json["rows"]} == {"program", "packing", "torch"}
+
+
+def test_measurements_are_kept_unless_told_otherwise(
+    cli: Cli, gru_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARSECIRC_CACHE", str(tmp_path / "cache"))
+    assert "from cache" not in cli("compile", gru_file, "--no-cache").out
+    assert not (tmp_path / "cache").exists()
+    assert "from cache" not in cli("compile", gru_file).out
+    again = cli("compile", gru_file)
+    assert "from cache" in again.out
+    weights = cli("compile", gru_file, "--json").json["explain"]["weights"]
+    assert all(w["cached"] for w in weights)
+    assert not any(w["cached"] for w in cli("compile", gru_file, "--json", "--no-cache").json["explain"]["weights"])
+
+
+@pytest.mark.filterwarnings("default::sparsecirc.errors.CacheWarning")
+def test_a_damaged_cache_is_a_line_on_stderr(
+    cli: Cli, gru_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARSECIRC_CACHE", str(tmp_path / "cache"))
+    cli("compile", gru_file)
+    for file in (tmp_path / "cache").rglob("*.json"):
+        file.write_text("{")
+    ran = cli("compile", gru_file)
+    assert ran.code == 0
+    assert "warning: measurements in" in ran.err
+    assert "CacheWarning" not in ran.err
