@@ -8,25 +8,22 @@ compared up to its first tie only, and every tie is reported with its margin.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparsecirc._program import Program
-from sparsecirc.cells import Options, Reset
+from sparsecirc._ties import Tie, first_difference, possible_tie
 from sparsecirc.errors import MismatchError, UsageError
-from sparsecirc.ir import Context, Graph, Recurrent, Result, interpret, walk
+from sparsecirc.ir import Graph, Result, interpret, walk
 from sparsecirc.ir._interpret import user_layout
 
 Array = NDArray[Any]
 
 RTOL = 1e-5
 """Largest difference accepted in float32, relative to the largest value of the output."""
-
-TIE = 1e-5
-"""Largest |v - theta| / max(|v|, |theta|, largest input to the membrane) that rounding may explain."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +47,6 @@ class OutputCheck:
     last_quarter: float
     worst_step: int | None
     ok: bool
-
-
-@dataclass(frozen=True)
-class Tie:
-    """A spike that rounding decided.
-
-    Attributes:
-        layer, step, sample, unit: where.
-        margin: |v - theta| in units of the threshold, the larger of the two runs.
-        explained: whether rounding can explain it.
-    """
-
-    layer: str
-    step: int
-    sample: int
-    unit: int
-    margin: float
-    explained: bool
 
 
 @dataclass(frozen=True)
@@ -178,39 +157,64 @@ def compare(graph: Graph, truth: Result, got: Result, *, tolerance: float = RTOL
     """Compare a run with the float64 ``interpret(graph, x, keep_values=True)``.
 
     ``got.values`` may hold the spikes and membranes of the layers, which are compared too: a wrong weight shows in a
-    membrane long before it moves a spike. Where it is empty only outputs are compared.
+    membrane long before it moves a spike. Where they are missing only outputs are compared; one that differs is then
+    explained by a tie of a layer whose spikes are not shown, if there was one by that time.
+
+    Raises:
+        UsageError: an output has another shape.
     """
     layers = [n for n in graph.recurrent if n.cell.spiking and f"{n.name}.spk" in truth.values]
-    compared = [n for n in layers if f"{n.name}.spk" in got.values]
+    shown = [n for n in layers if f"{n.name}.spk" in got.values]
+    hidden = [n for n in layers if f"{n.name}.spk" not in got.values]
     steps, batch = _size(graph, truth)
-    ended = np.full(batch, steps, np.int64)  # first step of each sample that is not compared any more
-    ties: list[Tie] = []
-    mismatches = spikes = 0
-    if compared and steps and batch:
-        for b in range(batch):
-            tie = _first_difference(graph, compared, truth, got, b)
-            if tie is not None:
-                ties.append(tie)
-                backwards = any(n.reverse for n in compared)  # then a difference reaches the steps before it
-                ended[b] = 0 if backwards else tie.step
-                if not tie.explained:
-                    mismatches += sum(
-                        int(np.sum(truth.values[f"{n.name}.spk"][:, b] != got.values[f"{n.name}.spk"][:, b]))
-                        for n in compared
-                    )
-        valid = np.arange(steps)[:, None] < ended  # [T, B]
-        spikes = sum(int(truth.values[f"{n.name}.spk"][valid].sum()) for n in compared)
     pairs = [(name, value, truth.outputs[name], got.outputs[name]) for name, value in graph.outputs.items()]
-    membranes = [f"{n.name}.mem" for n in compared if f"{n.name}.mem" in got.values]
+    membranes = [f"{n.name}.mem" for n in shown if f"{n.name}.mem" in got.values]
     pairs += [
         (m, m, user_layout(graph, m, truth.values[m]), user_layout(graph, m, got.values[m]))
         for m in membranes
         if m not in graph.outputs.values()
     ]
-    checks = tuple(_check_output(graph, *pair, ended, steps, tolerance) for pair in pairs)
+    differences = [_difference(graph, *pair) for pair in pairs]
+    ended = np.full(batch, steps, np.int64)  # first step of each sample that is not compared any more
+    ties: list[Tie] = []
+    mismatches = spikes = 0
+    for b in range(batch if layers and steps else 0):
+        tie = first_difference(shown, truth, got, b)
+        if hidden and (tie is None or not tie.explained):
+            wrong = [d.first_wrong(b, tolerance) for d in differences] + [None if tie is None else tie.step]
+            known = [step for step in wrong if step is not None]
+            tie = (possible_tie(hidden, truth, min(known), b) if known else None) or tie
+        if tie is None:
+            continue
+        ties.append(tie)
+        backwards = any(n.reverse for n in layers)  # then a difference reaches the steps before it
+        ended[b] = 0 if backwards else tie.step
+        if not tie.explained:
+            mismatches += sum(
+                int(np.sum(truth.values[f"{n.name}.spk"][:, b] != got.values[f"{n.name}.spk"][:, b])) for n in shown
+            )
+    if steps and batch:
+        valid = np.arange(steps)[:, None] < ended  # [T, B]
+        spikes = sum(int(truth.values[f"{n.name}.spk"][valid].sum()) for n in shown)
+    checks = tuple(d.check(ended, steps, tolerance) for d in differences)
     return VerifyReport(
         checks, spikes, mismatches, tuple(ties), steps, batch, None, not mismatches and all(c.ok for c in checks)
     )
+
+
+def run_of(graph: Graph, outputs: Mapping[str, Array]) -> Result:
+    """A run of which only the outputs are known, for `compare`, with the states of spiking layers among them."""
+    states = {}
+    for node in graph.recurrent:
+        if node.cell.spiking:
+            states[node.name] = f"{node.name}.{node.ports()[0]}"
+            states |= {f"{node.name}.{port}": f"{node.name}.{port}" for port in node.ports()}
+    values = {
+        states[value]: np.swapaxes(outputs[name], 0, 1) if graph.batch_first else outputs[name]
+        for name, value in graph.outputs.items()
+        if value in states
+    }
+    return Result(dict(outputs), {}, values)
 
 
 def _fields(report: VerifyReport) -> dict[str, Any]:
@@ -226,111 +230,66 @@ def _size(graph: Graph, truth: Result) -> tuple[int, int]:
     return (int(timed[0].shape[0]) if timed else 1), int(batch)
 
 
-def _first_difference(graph: Graph, layers: list[Recurrent], truth: Result, got: Result, b: int) -> Tie | None:
-    """The earliest spike of sample ``b`` that differs, in the first layer where it does."""
-    first: tuple[int, int, Recurrent] | None = None  # steps computed before it, step, layer
-    for node in layers:
-        differs = truth.values[f"{node.name}.spk"][:, b] != got.values[f"{node.name}.spk"][:, b]
-        at = np.flatnonzero(differs.reshape(len(differs), -1).any(axis=1))
-        if at.size:
-            step = int(at[-1] if node.reverse else at[0])
-            order = len(differs) - 1 - step if node.reverse else step
-            if first is None or order < first[0]:
-                first = (order, step, node)
-    if first is None:
-        return None
-    _, step, node = first
-    want = truth.values[f"{node.name}.spk"][step, b].ravel()
-    units = np.flatnonzero(want != got.values[f"{node.name}.spk"][step, b].ravel())
-    margin, scale = _margin(node, truth, step, b)
-    margin = np.maximum(margin, _margin_of_run(node, got, step, b))
-    worst = int(units[np.argmax((margin / scale)[units])])
-    explained = bool(np.all(margin[units] <= TIE * scale[units]))
-    theta = float(abs(_threshold(node)[worst]))
-    return Tie(node.name, step, b, worst, float(margin[worst] / max(theta, 1e-30)), explained)
+@dataclass(frozen=True)
+class _Difference:
+    """|got - want| of one output or membrane.
 
-
-def _threshold(node: Recurrent) -> Array:
-    """One threshold per unit, float64."""
-    theta = node.params["threshold"].astype(np.float64)
-    if theta.size != node.units:
-        theta = np.broadcast_to(theta, node.feature_shape or (node.units,))
-    return theta.ravel()
-
-
-def _state_before(node: Recurrent, values: Mapping[str, Array], step: int, b: int) -> dict[str, Array]:
-    """State of sample ``b`` before ``step``, each (1, features); zeros at the first step."""
-    at = step + 1 if node.reverse else step - 1
-    inside = 0 <= at < len(values[f"{node.name}.spk"])
-    return {
-        s: values[f"{node.name}.{s}"][at, b][None] if inside else np.zeros((1, *shape))
-        for s, shape in node.states().items()
-        if f"{node.name}.{s}" in values
-    }
-
-
-def _margin(node: Recurrent, truth: Result, step: int, b: int) -> tuple[Array, Array]:
-    """|v - theta| of every unit before its reset at (step, b) in float64, and the scale that rounding works on.
-
-    The scale is the sum of the magnitudes that enter the membrane in this step, or the largest membrane so far.
+    Attributes:
+        name: of the value.
+        timed: whether it is a sequence.
+        values: [T, B, features], with one step where it has no time.
+        scale: largest magnitude of the reference.
     """
-    before = _state_before(node, truth.values, step, b)
-    delayed = replace(node, options=Options(node.options.reset, True))
-    x = truth.values[node.inputs[0]][step : step + 1, b : b + 1]
-    out, _ = delayed.compute([x], before, Context(np.float64, None))
-    v, theta = out["mem"].ravel(), _threshold(node)
-    size = np.abs(x[0, 0])
-    drive = np.abs(node.weight("ih")) @ size if "ih" in node.params else np.full(node.units, size.max(initial=0.0))
-    if "hh" in node.params:
-        drive = drive + np.abs(node.weight("hh")) @ before["spk"][0].ravel()
-    for role in ("bias_ih", "bias_hh", "hh_diag"):
-        if role in node.params:
-            drive = drive + np.abs(node.params[role]).max(initial=0.0)
-    held = np.abs(truth.values[f"{node.name}.mem"][:, b]).max(axis=0, initial=0.0).ravel()
-    return np.abs(v - theta), np.maximum.reduce([np.abs(v), np.abs(theta), held, drive, np.full(node.units, 1e-30)])
+
+    name: str
+    timed: bool
+    values: Array
+    scale: float
+
+    def first_wrong(self, b: int, tolerance: float) -> int | None:
+        """First step at which sample ``b`` is out of tolerance: after all of them where the value has no time."""
+        wrong = np.flatnonzero((self.values[:, b] > self.allowed(tolerance)).any(axis=1))
+        if not wrong.size:
+            return None
+        return int(wrong[0]) if self.timed else np.iinfo(np.int32).max
+
+    def allowed(self, tolerance: float) -> float:
+        """Largest difference that passes."""
+        return tolerance * max(self.scale, 1e-3)
+
+    def check(self, ended: Array, steps: int, tolerance: float) -> OutputCheck:
+        """Over the steps of each sample before ``ended``; a value without time counts where none was cut off."""
+        live = np.arange(len(self.values))[:, None] < ended if self.timed else (ended >= steps)[None]
+        flat = np.where(live[..., None], self.values, 0.0)
+        per_step = flat.max(axis=(1, 2), initial=0.0)
+        quarter = max(1, len(per_step) // 4)
+        top = float(per_step.max(initial=0.0))
+        return OutputCheck(
+            self.name,
+            top,
+            float(flat.mean()) if flat.size else 0.0,
+            self.scale,
+            float(per_step[:quarter].max(initial=0.0)),
+            float(per_step[-quarter:].max(initial=0.0)),
+            int(per_step.argmax()) if self.timed and per_step.size else None,
+            top <= self.allowed(tolerance),
+        )
 
 
-def _margin_of_run(node: Recurrent, got: Result, step: int, b: int) -> Array:
-    """|v - theta| before the reset of the run itself, as far as its membranes tell; else 0."""
-    if f"{node.name}.mem" not in got.values:
-        return np.zeros(node.units)
-    v = got.values[f"{node.name}.mem"][step, b].ravel().astype(np.float64)
-    theta, reset = _threshold(node), node.options.reset
-    if not node.options.delay and reset is not Reset.NONE:  # undo what this step's spike did (see cells/_spiking.py)
-        due = _state_before(node, got.values, step, b)["mem"].ravel() > theta
-        now = got.values[f"{node.name}.spk"][step, b].ravel() - due
-        v = v + now * theta if reset is Reset.SUBTRACT else np.where(now > 0, theta, np.where(now < 0, v / 2, v))
-    return np.asarray(np.abs(v - theta))
-
-
-def _check_output(
-    graph: Graph, name: str, value: str, want: Array, have: Array, ended: Array, steps: int, tolerance: float
-) -> OutputCheck:
+def _difference(graph: Graph, name: str, value: str, want: Array, have: Array) -> _Difference:
     if want.shape != have.shape:
         raise UsageError(f"output '{name}' has shape {have.shape}: expected {want.shape}")
     timed = graph.specs[value].time
-    if timed and graph.batch_first:
+    if not timed:
+        want, have = want[None], have[None]
+    elif graph.batch_first:
         want, have = np.swapaxes(want, 0, 1), np.swapaxes(have, 0, 1)
     with np.errstate(invalid="ignore"):
         diff = np.abs(have.astype(np.float64) - want)
     same = (want == have) | (np.isnan(want) & np.isnan(have))
     diff = np.where(same, 0.0, np.where(np.isfinite(diff), diff, np.inf))
     scale = float(np.max(np.abs(want), initial=0.0, where=np.isfinite(want)))
-    if timed:
-        flat = diff.reshape(*diff.shape[:2], int(np.prod(diff.shape[2:])))
-        live = (np.arange(len(diff))[:, None] < ended)[..., None]
-        flat = np.where(live, flat, 0.0)
-        per_step = flat.max(axis=(1, 2), initial=0.0)
-        quarter = max(1, len(per_step) // 4)
-        first, last = per_step[:quarter].max(initial=0.0), per_step[-quarter:].max(initial=0.0)
-        worst = int(per_step.argmax()) if per_step.size else None
-    else:
-        flat = np.where((ended >= steps).reshape(-1, *(1,) * (diff.ndim - 1)), diff, 0.0)
-        first = last = flat.max(initial=0.0)
-        worst = None
-    top = float(flat.max(initial=0.0))
-    mean = float(flat.mean()) if flat.size else 0.0
-    return OutputCheck(name, top, mean, scale, float(first), float(last), worst, top <= tolerance * max(scale, 1e-3))
+    return _Difference(name, timed, diff.reshape(*diff.shape[:2], int(np.prod(diff.shape[2:]))), scale)
 
 
 def _rounding(packed: Graph, original: Graph) -> float:

@@ -12,6 +12,7 @@ import pytest
 from sparsecirc._bench import ENGINES, BenchReport, CannotRun, Engine, Host, bench, engines_named, example_input
 from sparsecirc._bench._bench import _job
 from sparsecirc._bench._measure import interleaved
+from sparsecirc._bench._threads import pinned_threads
 from sparsecirc._pattern import Pattern
 from sparsecirc._target import Target
 from sparsecirc.cells import CELLS, Options, Reset
@@ -283,6 +284,53 @@ def test_a_spiking_engine_that_differs_is_proven_before_the_first_tie():
     assert [s.name for s in report.skipped] == ["wrong"]
     clear = bench(Interpreted(graph), x[:3], engines=[engines[1]], min_seconds=0.01, rounds=3)
     assert [s.name for s in clear.skipped] == ["wrong"]
+
+
+def test_a_tie_at_the_first_step_proves_nothing():
+    node = layer("lif", without="hh bias_hh bias_ih", units=1, inputs=1)
+    node = node.with_params(ih=np.ones((1, 1), np.float32), beta=np.zeros(1), threshold=np.ones(1, np.float32))
+    graph = one(replace(node, patterns={}))
+
+    def flips(job):
+        spikes = 1 - interpret(job.graph, job.inputs).y
+        return lambda: [spikes]
+
+    engine = Engine("flips", True, "", flips, "")
+    x = np.array([1.0 + 1e-7, 0.2]).reshape(2, 1, 1)
+    report = bench(Interpreted(graph), x, engines=[engine], min_seconds=0.01, rounds=2)
+    assert [s.name for s in report.skipped] == ["flips"]
+
+
+def test_threads_are_held_and_the_table_says_how_many(monkeypatch):
+    threadpoolctl = pytest.importorskip("threadpoolctl", reason="needs threadpoolctl (extra 'bench')")
+    graph, seen = GRAPHS["gru"], []
+
+    def counts(job):
+        program = Interpreted(graph)
+
+        def run():
+            np.ones((8, 8)) @ np.ones((8, 8))
+            seen.extend(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
+            return list(program.run(job.inputs).outputs.values())
+
+        return run
+
+    engine = Engine("counts", True, "", counts, "")
+    report = bench(Interpreted(graph), example_input(graph, steps=3), engines=[engine], min_seconds=0.01, rounds=2)
+    assert set(seen) == {1}
+    assert ", 1 thread, median of 2 rounds" in report.table()
+    assert "not held" not in report.table()
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sparsecirc._bench._threads.usable_cores", lambda: 4)
+    monkeypatch.setattr("sparsecirc._bench._threads.util.find_spec", lambda name: None)
+    with pinned_threads(1) as unpinned:
+        assert "pip install threadpoolctl" in unpinned
+    shown = replace(report, unpinned=unpinned)
+    assert "not held to 1 thread: dense products of numpy" in shown.table()
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with pinned_threads(1) as unpinned:
+        assert unpinned == ""
 
 
 def test_an_absent_package_is_named():

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ir",),
     ("ops",),
     ("scores", "_prune", "_choice"),
-    ("_program", "_tuning"),
+    ("_program", "_tuning", "_ties"),
     ("_compile", "_verify"),
     # To here without torch.
     ("_torch_layers", "ops._autograd", "ops._autograd_reference"),

@@ -12,7 +12,8 @@ from native_support import FORMATS, ISAS, packed_program
 import sparsecirc
 from sparsecirc import Graph, Program, Target, interpret, verify
 from sparsecirc._target import Isa
-from sparsecirc._verify import RTOL, TIE, VerifyReport, compare
+from sparsecirc._ties import TIE
+from sparsecirc._verify import RTOL, VerifyReport, compare
 from sparsecirc.cells import CELLS, GRU, LIF, Cell, Options, Reset
 from sparsecirc.errors import MismatchError, UsageError
 from sparsecirc.ir import Input, Linear, Recurrent, Result

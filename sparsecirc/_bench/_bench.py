@@ -15,7 +15,9 @@ from sparsecirc._bench._host import Host
 from sparsecirc._bench._job import Array, CannotRun, Engine, Job, Run, resize
 from sparsecirc._bench._measure import interleaved
 from sparsecirc._bench._others import prepare_onnxruntime, prepare_program, prepare_scipy
+from sparsecirc._bench._threads import pinned_threads
 from sparsecirc._bench._torch import prepare_csr, prepare_dense, prepare_snntorch
+from sparsecirc._verify import VerifyReport, compare, run_of
 from sparsecirc.errors import MismatchError, UsageError
 from sparsecirc.ir import Result, interpret
 from sparsecirc.ir._interpret import bind_inputs
@@ -30,8 +32,6 @@ TOLERANCE = 1e-4
 """Largest |difference| from the float64 interpreter, relative to max(1, |largest value|), that an engine may show.
 
 An integer program rounds its state too; it is held to `Program.tolerance`."""
-TIE = 1e-5
-"""Distance of a membrane from its threshold, relative to the threshold, below which a float32 spike is not certain."""
 
 ENGINES: dict[str, Engine] = {
     e.name: e
@@ -96,6 +96,7 @@ class BenchReport:
         rounds: samples taken of each engine.
         density: live connections over all connections of the network.
         host: the machine.
+        unpinned: what could not be held to ``host.threads`` threads, or "".
     """
 
     engines: tuple[EngineResult, ...]
@@ -109,6 +110,7 @@ class BenchReport:
     rounds: int
     density: float
     host: Host
+    unpinned: str = ""
 
     @property
     def us_per_step(self) -> dict[str, float]:
@@ -118,7 +120,8 @@ class BenchReport:
     def table(self) -> str:
         """Engines, skipped engines, speed-up and host as text."""
         lines = [
-            f"batch {self.batch}, {self.steps} steps, density {self.density:.1%}, median of {self.rounds} rounds",
+            f"batch {self.batch}, {self.steps} steps, density {self.density:.1%}, {self.host.threads_text}, "
+            f"median of {self.rounds} rounds",
             f"{'engine':<14}{'us/step':>10}{'p10':>10}{'p90':>10}{'x program':>11}{'max diff':>11}",
         ]
         lines += [
@@ -132,6 +135,8 @@ class BenchReport:
                 f"speed-up over the best dense engine ({self.best_dense}): {self.speedup:.2f}x "
                 f"({self.speedup_low:.2f} to {self.speedup_high:.2f})"
             )
+        if self.unpinned:
+            lines.append(f"not held to {self.host.threads_text}: {self.unpinned}")
         return "\n".join([*lines, self.host.line()])
 
     def to_json(self) -> dict[str, Any]:
@@ -173,11 +178,11 @@ def bench(
     """Time ``program`` and its peers on the same network, the same weights and the same input.
 
     Every engine first has to give what the float64 interpreter gives on the weights that the program packed; one that
-    does not is listed with its difference and not timed. A spiking engine that differs is proven on the steps before a
-    membrane first comes within :data:`TIE` of its threshold, where float32 sums may rightly decide either way; its
-    line says so. Conversion, preallocation and warm-up are outside the timed
-    region. Engines are timed in turns, and speed-ups are medians of quotients within a round, so that noise of the
-    machine falls on both sides.
+    does not is listed with its difference and not timed. A spiking engine is compared as `verify` does it: each sample
+    up to the first spike that rounding decided; its line says so. Conversion, preallocation and warm-up are outside the
+    timed region. Engines are timed in turns, and speed-ups are medians of quotients within a round, so that noise of
+    the machine falls on both sides. Every engine is held to the threads of the program's target, numpy's and scipy's
+    BLAS by threadpoolctl; where that is not installed the table says so.
 
     Args:
         program: what :func:`sparsecirc.compile` made.
@@ -203,7 +208,7 @@ def bench(
         wanted = (ENGINES[PROGRAM], *wanted)
     ready: dict[str, _Ready] = {}
     skipped: list[Skipped] = []
-    with _torch_threads(job.threads), _evaluation(model):
+    with pinned_threads(job.threads) as unpinned, _evaluation(model):
         for engine in wanted:
             if progress is not None:
                 progress(engine.name)
@@ -216,7 +221,7 @@ def bench(
             else:
                 ready[engine.name] = proven
         seconds = interleaved({n: r.run for n, r in ready.items()}, min_seconds=min_seconds, rounds=rounds)
-    return _report(job, ready, skipped, seconds, rounds)
+    return _report(job, ready, skipped, seconds, rounds, unpinned)
 
 
 def _job(
@@ -254,37 +259,27 @@ def _proven(engine: Engine, job: Job, truth: Result) -> _Ready:
         raise CannotRun(f"the package '{engine.package}' is not installed")
     run = engine.prepare(job)
     limit = max(TOLERANCE, job.program.tolerance) if engine.name == PROGRAM else TOLERANCE
+    got = [np.asarray(value) for value in run()]
     try:
-        return _Ready(engine, run, _difference(list(run()), list(truth.outputs.values()), limit))
+        return _Ready(engine, run, _difference(got, list(truth.outputs.values()), limit))
     except CannotRun:
-        tie = _first_tie(job)
-        if tie is None:
+        report = _up_to_ties(job, got, limit)
+        step = min((tie.step for tie in report.ties), default=0) if report is not None else 0
+        if report is None or not report.ok or step == 0:  # nothing before it would be compared
             raise
-        short = _cut(job, tie)
-        before = interpret(job.graph, short.inputs)
-        diff = _difference(list(engine.prepare(short)()), list(before.outputs.values()), limit)
-        return _Ready(engine, run, diff, f"equal up to step {tie}, where a membrane ties with its threshold")
+        note = f"equal up to step {step}, where a membrane ties with its threshold"
+        return _Ready(engine, run, report.max_abs_diff, note)
 
 
-def _first_tie(job: Job) -> int | None:
-    """First step, at least 1, at which a membrane ties with its threshold; ``None`` if none does or T is fixed."""
-    if not job.graph.spiking or not all(node.time for node in job.graph.inputs):
+def _up_to_ties(job: Job, got: Sequence[Array], limit: float) -> VerifyReport | None:
+    """The comparison of a spiking network sample by sample up to its first tie; ``None`` for other networks."""
+    names = list(job.graph.outputs)[: len(got)]
+    truth = interpret(job.graph, job.inputs, keep_values=True) if job.graph.spiking else None
+    if truth is None or any(truth.outputs[n].size != g.size for n, g in zip(names, got, strict=False)):
         return None
-    values = interpret(job.graph, job.inputs, keep_values=True).values
-    first: list[int] = []
-    for node in job.graph.recurrent:
-        if node.cell.spiking:
-            mem = values[f"{node.name}.mem"]  # [T, B, units]
-            theta = np.broadcast_to(node.params["threshold"].reshape(node.feature_shape or (-1,)), mem.shape[2:])
-            close = np.abs(mem - theta) <= TIE * np.abs(theta)
-            first += np.flatnonzero(close.reshape(len(mem), -1).any(axis=1))[:1].tolist()
-    return min(first) if first and min(first) >= 1 else None
-
-
-def _cut(job: Job, steps: int) -> Job:
-    inputs = resize(job.graph, job.inputs, None, steps)
-    bound = {k: np.ascontiguousarray(v[:steps]) for k, v in job.bound.items()}
-    return replace(job, inputs=inputs, bound=bound, steps=steps)
+    graph = replace(job.graph, outputs={name: job.graph.outputs[name] for name in names})
+    shaped = {n: g.reshape(truth.outputs[n].shape) for n, g in zip(names, got, strict=False)}
+    return compare(graph, truth, run_of(graph, shaped), tolerance=limit)
 
 
 def _difference(got: Sequence[Array], expected: Sequence[NDArray[np.float64]], tolerance: float) -> float:
@@ -313,6 +308,7 @@ def _report(
     skipped: Sequence[Skipped],
     seconds: Mapping[str, NDArray[np.float64]],
     rounds: int,
+    unpinned: str,
 ) -> BenchReport:
     own = seconds[PROGRAM]
     results = []
@@ -327,24 +323,8 @@ def _report(
     low, mid, high = (float(v) for v in np.percentile(quotients, (10, 50, 90)))
     return BenchReport(
         tuple(results), tuple(skipped), best, mid, low, high, job.batch, job.steps, rounds, job.graph.density,
-        Host.here(job.threads),
+        Host.here(job.threads), unpinned,
     )  # fmt: skip
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    """Torch may use as many threads as the program, for as long as this lasts."""
-    if util.find_spec("torch") is None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -54,13 +54,17 @@ class Host:
             _commit(),
         )
 
+    @property
+    def threads_text(self) -> str:
+        """``threads`` in words."""
+        return "1 thread" if self.threads == 1 else f"{self.threads} threads"
+
     def line(self) -> str:
         """All of it on one line."""
         versions = " ".join(f"{k} {v}" for k, v in self.versions.items())
         commit = f", commit {self.commit}" if self.commit else ""
-        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
         return (
-            f"{self.cpu} ({self.isa}), {self.cores} cores, {threads}, {self.os}, "
+            f"{self.cpu} ({self.isa}), {self.cores} cores, {self.threads_text}, {self.os}, "
             f"Python {self.python}, {versions}{commit}"
         )
 

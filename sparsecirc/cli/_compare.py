@@ -1,21 +1,21 @@
-"""Two runs of one network compared: differences over time, and spikes one by one."""
+"""Runs of one network beside the interpreter, as rows of a table; `sparsecirc._verify` judges them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsecirc import _verify
+from sparsecirc._verify import VerifyReport
 from sparsecirc.errors import MismatchError
 from sparsecirc.ir import Graph, Result
 
 TOLERANCE = 1e-4
-"""Largest difference of two float32 computations of one network, relative to the largest value (at least 1)."""
-TIE = 1e-5
-"""A membrane this close to its threshold, relative to it, may fire or not in float32: a tie."""
+"""Largest difference of another float32 computation of the network, relative to the largest value of the output."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Row:
         mean_abs: mean difference, but for the same.
         first: largest difference in the first quarter of the steps; of all where the output has no time.
         last: the same for the last quarter: above ``first`` where errors grow.
-        spikes: spikes in the reference, for outputs that are spikes.
-        mismatches: spikes that differ and that no tie explains.
-        ties: entries that differ after a tie in their sample.
+        spikes: spikes of the reference in what was compared; on the first row of a comparison, for all its layers.
+        mismatches: spikes that differ and that no tie explains; on the first row.
+        ties: samples that are compared only up to a spike that rounding decided; on the first row.
         tolerance: largest ``max_abs`` that passes.
     """
 
@@ -52,31 +52,28 @@ class Row:
         return self.max_abs <= self.tolerance and self.mismatches == 0
 
 
-def tie_steps(graph: Graph, values: Mapping[str, NDArray[Any]], batch: int, steps: int) -> NDArray[np.int64]:
-    """First step at which a neuron of each sample is within :data:`TIE` of its threshold; ``steps`` where none is."""
-    first = np.full(batch, steps, dtype=np.int64)
-    for node in graph.recurrent:
-        if not node.cell.spiking:
-            continue
-        mem = values[f"{node.name}.mem"]
-        theta = node.params["threshold"].astype(np.float64)
-        if node.feature_shape and theta.size > 1:
-            theta = theta.reshape(theta.shape + (1,) * (mem.ndim - 2 - theta.ndim))
-        room = TIE * np.maximum(np.abs(theta), 1e-6)
-        # An immediate reset leaves v - theta behind, so a membrane near zero may have been at the threshold too.
-        near = np.abs(mem - theta) < room
-        if not node.options.delay:
-            near |= (np.abs(mem) < room) & (mem != 0)
-        close = near.reshape(*mem.shape[:2], -1).any(axis=2)  # [T, B]
-        at = np.where(close.any(axis=0), close.argmax(axis=0), steps)
-        first = np.minimum(first, at)
-    return first
+def rows_of(report: VerifyReport, against: str, tolerance: float) -> list[Row]:
+    """One row per output of ``report``, which was made with ``tolerance``."""
+    counts = (report.spikes, report.spike_mismatches, len(report.ties))
+    return [
+        Row(
+            against,
+            check.name,
+            check.max_abs_diff,
+            check.mean_abs_diff,
+            check.first_quarter,
+            check.last_quarter,
+            *(counts if k == 0 else (0, 0, 0)),
+            tolerance * max(check.scale, 1e-3),
+        )
+        for k, check in enumerate(report.outputs)
+    ]
 
 
 def compare(
     graph: Graph, against: str, reference: Result, got: Mapping[str, NDArray[Any]], tolerance: float = TOLERANCE
 ) -> list[Row]:
-    """One row per output in both.
+    """One row per output that both have.
 
     Args:
         graph: the network.
@@ -88,61 +85,17 @@ def compare(
     Raises:
         MismatchError: they have no output in common.
     """
-    if not set(graph.outputs) & set(got):
+    common = [name for name in graph.outputs if name in got]
+    if not common:
         raise MismatchError(
             f"{against} gives the outputs {', '.join(got) or 'none'}, the network has {', '.join(graph.outputs)}"
         )
-    sequences = [n for n in graph.inputs if n.time]
-    shape = reference.values[sequences[0].name].shape if sequences else (1, len(reference.y))
-    steps, batch = int(shape[0]), int(shape[1])
-    ties = tie_steps(graph, reference.values, batch, steps)
-    if not sequences:
-        steps = 1
-    return [
-        _row(graph, against, name, value, reference.outputs[name], got[name], ties, steps, tolerance)
-        for name, value in graph.outputs.items()
-        if name in got
-    ]
-
-
-def _row(
-    graph: Graph,
-    against: str,
-    name: str,
-    value: str,
-    want: NDArray[Any],
-    have: NDArray[Any],
-    ties: NDArray[np.int64],
-    total: int,
-    tolerance: float,
-) -> Row:
-    timed = graph.specs[value].time
-    want, have = np.asarray(want, np.float64), np.asarray(have, np.float64)
-    if want.shape != have.shape:
-        return Row(against, name, np.inf, np.inf, np.inf, np.inf, 0, 0, 0, tolerance)
-    if timed and graph.batch_first:
-        want, have = np.swapaxes(want, 0, 1), np.swapaxes(have, 0, 1)
-    if not timed:
-        want, have = want[None], have[None]
-    difference = np.abs(want - have).reshape(*want.shape[:2], -1)  # [T or 1, B, features]
-    steps = len(difference)
-    last = np.arange(steps) if timed else np.array([total - 1])  # a static output stands for the whole sequence
-    clear = last[:, None] < ties[None, :]  # [T, B]: no tie up to here
-    spiking = timed and bool(np.all((want == 0) | (want == 1))) and graph.spiking
-    scale = float(max(1.0, np.abs(want).max(initial=0.0)))
-    wrong = difference > (0.5 if spiking else tolerance * scale)
-    quarter = max(steps // 4, 1)
-    # Spikes are counted, not measured; what a tie explains is counted too.
-    kept = np.where(wrong & (spiking | ~clear[..., None]), 0.0, difference)
-    return Row(
-        against,
-        name,
-        float(kept.max(initial=0.0)) if np.isfinite(have).all() else np.inf,
-        float(kept.sum() / max(kept.size, 1)),
-        float(kept[:quarter].max(initial=0.0)),
-        float(kept[-quarter:].max(initial=0.0)),
-        int(want.sum()) if spiking else 0,
-        int((wrong & clear[..., None]).sum()) if spiking else 0,
-        int((wrong & ~clear[..., None]).sum()),
-        tolerance * scale,
-    )
+    fit = {n: graph.outputs[n] for n in common if np.shape(got[n]) == reference.outputs[n].shape}
+    never = np.inf, np.inf, np.inf, np.inf, 0, 0, 0, tolerance
+    rows = [Row(against, n, *never) for n in common if n not in fit]
+    if not fit:
+        return rows
+    outputs = {n: np.asarray(got[n]) for n in fit}
+    shown = replace(graph, outputs=fit)
+    report = _verify.compare(shown, reference, _verify.run_of(shown, outputs), tolerance=tolerance)
+    return [*rows, *rows_of(report, against, tolerance)]

@@ -125,26 +125,18 @@ def _against(
 
 def _program_rows(loaded: Loaded, x: Any, reports: list[VerifyReport]) -> list[Row]:
     """The program against the interpreter on the weights it packed, and those against the network's own."""
-    from sparsecirc._verify import RTOL
     from sparsecirc._verify import verify as verify_program
     from sparsecirc.cli._bench import program_of
-    from sparsecirc.cli._compare import Row
+    from sparsecirc.cli._compare import Row, rows_of
 
     program = program_of(loaded)
     original = None if loaded.graph is program.graph else loaded.graph
     report = verify_program(program, x, reference=original)
     reports.append(report)
-    rows = []
-    for k, check in enumerate(report.outputs):
-        differ, ties, spikes = (report.spike_mismatches, len(report.ties), report.spikes) if k == 0 else (0, 0, 0)
-        allowed = RTOL * max(check.scale, 1e-3)
-        rows.append(
-            Row("program", check.name, check.max_abs_diff, check.mean_abs_diff, check.first_quarter, check.last_quarter,
-                spikes, differ, ties, allowed)
-        )  # fmt: skip
+    rows = rows_of(report, "program", program.tolerance)
     if report.rounding is not None:
         moved = report.rounding
-        allowed = 0.0 if program.exact else ROUNDING
+        allowed = 0.0 if program.exact else ROUNDING if program.target.dtype == "f32" else float("inf")
         rows.append(Row("packing", "weights", moved, moved, moved, moved, 0, 0, 0, allowed))
     return rows
 

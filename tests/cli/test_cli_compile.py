@@ -15,7 +15,7 @@ from cli_support import Cli, gru_graph, lif_graph
 
 from sparsecirc import _program
 from sparsecirc.cli import _bench as bench_command
-from sparsecirc.ir import Result, load_graph, save_graph
+from sparsecirc.ir import Graph, interpret, load_graph, save_graph
 
 if importlib.util.find_spec("sparsecirc._kernels") is None:
     pytest.skip("the native kernels are not built", allow_module_level=True)
@@ -229,23 +229,67 @@ def test_spiking_network_through_every_command(cli: Cli, lif_file: Path) -> None
     assert read.json["spiking"]
 
 
-def test_a_wrong_spike_fails_but_one_after_a_tie_is_counted_apart() -> None:
-    from sparsecirc.cli._compare import compare
-    from sparsecirc.ir import interpret
-
+def tied_graph() -> tuple[Graph, np.ndarray]:
+    """Two layers of spikes; in the first a membrane is at its threshold at step 5, but for rounding."""
     graph = lif_graph()
-    x = np.random.default_rng(0).standard_normal((20, 3, 6)).astype(np.float32)
-    reference = interpret(graph, x, keep_values=True)
-    got = {k: v.copy() for k, v in reference.outputs.items()}
-    got["spk"][7, 1, 0] = 1 - got["spk"][7, 1, 0]
-    row = compare(graph, "other", reference, got)[0]
-    assert (row.mismatches, row.ties, row.ok) == (1, 0, False)
-    mem = reference.values["lif1.mem"].copy()
-    mem[5, 1, 3] = 1.0 + 1e-7
-    tied = Result(reference.outputs, reference.state, {**reference.values, "lif1.mem": mem})
-    row = compare(graph, "other", tied, got)[0]
-    assert (row.mismatches, row.ties, row.ok) == (0, 1, True)
-    assert compare(graph, "other", reference, reference.outputs)[0].ok
+    first = graph.node("lif1")
+    theta = np.ones(12, np.float32)
+    weight = np.zeros((12, 6), np.float32)
+    weight[:6] = np.eye(6)
+    x = np.zeros((20, 2, 6), np.float32)
+    x[::4] = 1.5
+    layer = first.with_params(hh=np.zeros((12, 12), np.float32), threshold=theta)
+    graph = graph.replace_nodes(graph.node("fc1").with_params(weight=weight), layer)
+    x[5, 0, 3] = 1 - interpret(graph, x, keep_values=True).values["lif1.mem"][5, 0, 3]
+    return graph, x
+
+
+def test_only_a_spike_at_its_threshold_may_differ() -> None:
+    from sparsecirc.cli._compare import compare
+
+    graph, x = tied_graph()
+    truth = interpret(graph, x, keep_values=True)
+    assert abs(truth.values["lif1.mem"][5, 0, 3] - 1) < 1e-6
+    assert [r.ok for r in compare(graph, "other", truth, truth.outputs)] == [True, True]
+    flipped = {k: v.copy() for k, v in truth.outputs.items()}
+    flipped["spk"][5, 0, 3] = 1 - flipped["spk"][5, 0, 3]
+    flipped["y"][5:, 0] += 1
+    first, second = compare(graph, "other", truth, flipped)
+    assert (first.mismatches, first.ties, first.ok, second.ok) == (0, 1, True, True)
+    wrong = {k: v.copy() for k, v in truth.outputs.items()}
+    wrong["spk"][7, 0, 3] = 1 - wrong["spk"][7, 0, 3]  # after the tie, but no tie itself
+    first, _ = compare(graph, "other", truth, wrong)
+    assert (first.mismatches, first.ties, first.ok) == (1, 1, False)
+    other = {k: v.copy() for k, v in truth.outputs.items()}
+    other["spk"][5, 1, 3] = 1 - other["spk"][5, 1, 3]  # the other sample has none
+    assert not compare(graph, "other", truth, other)[0].ok
+
+
+def test_a_tie_in_a_layer_that_is_not_shown_explains_what_follows_it_only() -> None:
+    from sparsecirc.cli._compare import compare
+
+    graph, x = tied_graph()
+    graph = replace(graph, outputs={"y": "fc2"})
+    truth = interpret(graph, x, keep_values=True)
+    for step, ok in ((4, False), (5, True), (12, True)):
+        got = truth.outputs["y"].copy()
+        got[step:, 0] += 0.5
+        (row,) = compare(graph, "other", truth, {"y": got})
+        assert (row.ok, row.ties) == (ok, int(ok)), step
+    got[:, 1] += 0.5
+    assert not compare(graph, "other", truth, {"y": got})[0].ok
+
+
+def test_outputs_of_another_shape_or_name_fail() -> None:
+    from sparsecirc.cli._compare import compare
+    from sparsecirc.errors import MismatchError
+
+    graph, x = tied_graph()
+    truth = interpret(graph, x, keep_values=True)
+    rows = compare(graph, "other", truth, {**truth.outputs, "spk": truth.outputs["spk"][:5]})
+    assert {r.output: r.ok for r in rows} == {"spk": False, "y": True}
+    with pytest.raises(MismatchError, match="other gives the outputs z, the network has spk, y"):
+        compare(graph, "other", truth, {"z": truth.outputs["y"]})
 
 
 def test_program_of_compiles_where_there_is_none(gru_file: Path) -> None:
