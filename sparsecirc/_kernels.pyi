@@ -57,8 +57,10 @@ class Layer:
         alpha: _F32 | None = None,
         beta: _F32 | None = None,
         theta: _F32 | None = None,
+        strength: _F32 | None = None,
         reset: str = "none",
         delay: bool = True,
+        adapted: bool = False,
         reverse: bool = False,
     ) -> None: ...
     def run(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsecirc.cells import Options, Reset
+from sparsecirc.cells import ALIF, Options, Reset, crossed
 from sparsecirc.ir import Context, Recurrent, Result
 
 Array = NDArray[Any]
@@ -88,11 +88,18 @@ def _relative(node: Recurrent, margin: Array, unit: int) -> float:
 
 
 def _threshold(node: Recurrent) -> Array:
-    """One threshold per unit, float64."""
-    theta = node.params["threshold"].astype(np.float64)
-    if theta.size != node.units:
-        theta = np.broadcast_to(theta, node.feature_shape or (node.units,))
-    return theta.ravel()
+    """One resting threshold per unit, float64."""
+    return _flat(node, node.vectors()["threshold"])
+
+
+def _level(node: Recurrent, values: Mapping[str, Array], step: int, b: int) -> Array:
+    """What the membrane of every unit was compared with at (step, b), float64."""
+    state = {s: values[f"{node.name}.{s}"][step, b] for s in node.cell.states if f"{node.name}.{s}" in values}
+    return _flat(node, crossed(node.vectors(), state))
+
+
+def _flat(node: Recurrent, value: Array) -> Array:
+    return np.broadcast_to(value, node.feature_shape or (node.units,)).astype(np.float64).ravel()
 
 
 def _state_before(node: Recurrent, values: Mapping[str, Array], step: int, b: int) -> dict[str, Array]:
@@ -112,10 +119,14 @@ def _margin(node: Recurrent, truth: Result, step: int, b: int) -> tuple[Array, A
     The scale is the sum of the magnitudes that enter the membrane in this step, or the largest membrane so far.
     """
     before = _state_before(node, truth.values, step, b)
-    delayed = replace(node, options=Options(node.options.reset, True))
+    options = replace(node.options, delay=True)
+    if node.cell is ALIF and not node.options.delay:
+        options = Options(Reset.NONE)  # it resets after it has fired, and at no other time
+    delayed = replace(node, options=options)
     x = truth.values[node.inputs[0]][step : step + 1, b : b + 1]
     out, _ = delayed.compute([x], before, Context(np.float64, None))
-    v, theta = out["mem"].ravel(), _threshold(node)
+    v = out["mem"].ravel()
+    theta = _flat(node, crossed(node.vectors(), {s: a[0, 0] for s, a in out.items()}))
     size = np.abs(x[0, 0])
     drive = np.abs(node.weight("ih")) @ size if "ih" in node.params else np.full(node.units, size.max(initial=0.0))
     if "hh" in node.params:
@@ -129,12 +140,14 @@ def _margin(node: Recurrent, truth: Result, step: int, b: int) -> tuple[Array, A
 
 def _margin_of_run(node: Recurrent, got: Result, step: int, b: int) -> Array:
     """|v - theta| before the reset of the run itself, as far as its membranes tell; else 0."""
-    if f"{node.name}.mem" not in got.values:
+    if any(f"{node.name}.{s}" not in got.values for s in {"mem", "adapt"} & set(node.cell.states)):
         return np.zeros(node.units)
     v = got.values[f"{node.name}.mem"][step, b].ravel().astype(np.float64)
-    theta, reset = _threshold(node), node.options.reset
-    if not node.options.delay and reset is not Reset.NONE:  # undo what this step's spike did (see cells/_spiking.py)
-        due = _state_before(node, got.values, step, b)["mem"].ravel() > theta
-        now = got.values[f"{node.name}.spk"][step, b].ravel() - due
-        v = v + now * theta if reset is Reset.SUBTRACT else np.where(now > 0, theta, np.where(now < 0, v / 2, v))
+    theta, reset = _level(node, got.values, step, b), node.options.reset
+    if not node.options.delay and reset is not Reset.NONE:  # undo what this step's spike did (see sparsecirc/cells)
+        now = got.values[f"{node.name}.spk"][step, b].ravel()
+        if node.cell is not ALIF:
+            now = now - (_state_before(node, got.values, step, b)["mem"].ravel() > theta)
+        amount = theta if node.options.adapted else _threshold(node)
+        v = v + now * amount if reset is Reset.SUBTRACT else np.where(now > 0, theta, np.where(now < 0, v / 2, v))
     return np.asarray(np.abs(v - theta))

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparsecirc._pattern import Pattern
 from sparsecirc._program import Program
-from sparsecirc.cells import CELLS, LSTM, Cell, Options, Reset
+from sparsecirc.cells import ALIF, CELLS, LI, LSTM, Cell, Options, Reset
 from sparsecirc.errors import UsageError
 from sparsecirc.ir import Context, Graph, Input, Linear, Node, Recurrent, State, TimeReduce, Values
 from sparsecirc.patterns import PatternMaker, block
@@ -73,6 +73,16 @@ def relative_difference(got: ArrayLike, want: ArrayLike) -> float:
     return float(gap.max() / max(float(np.max(np.abs(b), initial=0.0, where=np.isfinite(b))), 1e-3))
 
 
+_RANGES = {
+    "alpha": (0.6, 0.9),
+    "beta": (0.7, 0.95),
+    "threshold": (0.5, 1.5),
+    "rho": (0.8, 0.98),
+    "strength": (0.1, 0.5),
+}
+"""Random parameters of neurons."""
+
+
 def random_pattern(rows: int, cols: int, density: float, seed: int) -> Pattern:
     """A pattern with ``round(density * rows * cols)`` live connections at random places."""
     size = rows * cols
@@ -108,7 +118,7 @@ def recurrent_graph(
         density: of every weight matrix; at 1 no pattern is attached.
         bias: whether there are biases (of the recurrent product only where there is one).
         recurrence: whether the state is fed back.
-        one_to_one: feedback by one weight per unit instead of a matrix (spiking cells).
+        one_to_one: feedback by one weight per unit instead of a matrix (cells with a decay per unit).
         input_product: whether the layer multiplies its input by a matrix.
         projection: width of the fed-back state of an LSTM.
         reverse: whether it runs from the last step to the first.
@@ -134,9 +144,10 @@ def recurrent_graph(
     if input_product:
         matrix("ih", rows, inputs, 1.0)
     if recurrence and one_to_one:
-        params["hh_diag"] = rng.uniform(-0.5, 0.5, feature_shape or units).astype(np.float32)
+        high = 0.5 if cell is not LI else 0.05
+        params["hh_diag"] = rng.uniform(-0.5, high, feature_shape or units).astype(np.float32)
     elif recurrence:
-        matrix("hh", rows, width, 0.9)
+        matrix("hh", rows, width, 0.9 if cell is not LI else 0.05)  # a linear recurrence has to shrink by itself
     if projection is not None:
         matrix("hr", projection, units, 1.0)
     if bias:
@@ -144,7 +155,7 @@ def recurrent_graph(
         if recurrence:
             params["bias_hh"] = rng.uniform(-0.3, 0.3, feature_shape or rows).astype(np.float32)
     for name in cell.vectors:
-        low, high = {"alpha": (0.6, 0.9), "beta": (0.7, 0.95), "threshold": (0.5, 1.5)}[name]
+        low, high = _RANGES[name]
         params[name] = rng.uniform(low, high, units).astype(np.float32)
     layer = Recurrent(
         "rnn", ("x",), params, found, cell=cell, units=units, reverse=reverse, options=options or Options(),
@@ -152,7 +163,7 @@ def recurrent_graph(
     )  # fmt: skip
     shape = (inputs,) if input_product or not feature_shape else feature_shape
     outputs = {state: f"rnn.{state}" for state in cell.states}
-    return Graph((Input("x", shape=shape), layer), outputs, batch_first=batch_first, dt=1e-3 if cell.spiking else None)
+    return Graph((Input("x", shape=shape), layer), outputs, batch_first=batch_first, dt=1e-3 if cell.vectors else None)
 
 
 def classifier_graph(cell: Cell, inputs: int, units: int, classes: int, density: float, *, seed: int = 0) -> Graph:
@@ -256,6 +267,10 @@ def _catalogue() -> dict[str, Problem]:
                 for delay in (True, False):
                     word = f"{reset.value}-{'delayed' if delay else 'at-once'}"
                     add(cell, 5, 17, 0.5, 63, 3, options=Options(reset, delay), label=word)
+                    if cell is ALIF and reset is Reset.SUBTRACT:
+                        options = Options(reset, delay, adapted=True)
+                        add(cell, 5, 17, 0.5, 63, 3, options=options, label=f"{word}-adapted")
+        if cell.vectors:
             add(cell, 5, 17, 0.5, 63, 3, one_to_one=True, label="one-to-one")
             add(
                 cell, 24, 24, 1.0, 63, 3,

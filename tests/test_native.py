@@ -323,7 +323,7 @@ def test_wrong_kernels_are_seen() -> None:
 
 
 @EVERY_ISA
-@pytest.mark.parametrize("cell", [CELLS["lif"], CELLS["synaptic"]], ids=lambda c: c.name)
+@pytest.mark.parametrize("cell", [c for c in CELLS.values() if c.vectors], ids=lambda c: c.name)
 def test_vectors_of_an_image_may_be_flat_or_broadcast(cell, isa: Isa) -> None:
     graph = recurrent_graph(
         cell, 24, 24, 1.0, input_product=False, recurrence=True, one_to_one=True, bias=False, feature_shape=(2, 3, 4)
@@ -337,7 +337,7 @@ def test_vectors_of_an_image_may_be_flat_or_broadcast(cell, isa: Isa) -> None:
         want, got = interpret(changed, x), packed_program(changed, isa, "dense").run(x)
         for key, value in want.outputs.items():
             assert relative_difference(got.outputs[key], value) <= TOLERANCE.outputs
-    flat = graph.replace_nodes(layer.with_params(threshold=rng.uniform(0.5, 0.9, 24).astype(np.float32)))
+    flat = graph.replace_nodes(layer.with_params(beta=rng.uniform(0.5, 0.9, 24).astype(np.float32)))
     want, got = interpret(flat, x.astype(np.float32)), packed_program(flat, isa, "dense").run(x)
     assert relative_difference(got.outputs["mem"], want.outputs["mem"]) <= TOLERANCE.outputs
 
@@ -446,6 +446,7 @@ def matrix(rows: int, cols: int) -> kernels.Matrix:
     return formats_for(Isa.SCALAR)["dense"].pack(Pattern.full(rows, cols), np.ones((rows, cols), np.float32)).matrix
 
 
+ONES = np.ones(4, np.float32)
 BAD_LAYERS: dict[str, tuple[dict, str]] = {
     "cell": ({"cell": "gated"}, "unknown cell 'gated'"),
     "negative": ({"units": -1}, "must not be negative"),
@@ -458,8 +459,16 @@ BAD_LAYERS: dict[str, tuple[dict, str]] = {
     "bias without recurrence": ({"hh": None, "bias_hh": np.ones(12, np.float32)}, "bias_hh needs hh"),
     "bias": ({"bias_ih": np.ones(5, np.float32)}, "bias_ih needs 12 entries, got 5"),
     "reset": ({"reset": "soft"}, "unknown reset 'soft'"),
-    "diagonal of a gru": ({"hh": None, "hh_diag": np.ones(12, np.float32)}, "hh_diag is for spiking cells"),
+    "diagonal of a gru": (
+        {"hh": None, "hh_diag": np.ones(12, np.float32)},
+        "hh_diag is for cells with a decay per unit",
+    ),
     "no threshold": ({"cell": "lif", "ih": matrix(4, 3), "hh": None}, "needs beta and theta"),
+    "no decay": ({"cell": "li", "ih": matrix(4, 3), "hh": None}, "a leaky integrator needs beta"),
+    "no strength": (
+        {"cell": "alif", "ih": matrix(4, 3), "hh": None, **dict.fromkeys(("beta", "theta", "alpha"), ONES)},
+        "needs alpha and strength",
+    ),
 }
 
 

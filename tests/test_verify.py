@@ -14,7 +14,7 @@ from sparsecirc import Graph, Program, Target, interpret, verify
 from sparsecirc._target import Isa
 from sparsecirc._ties import TIE
 from sparsecirc._verify import RTOL, VerifyReport, compare
-from sparsecirc.cells import CELLS, GRU, LIF, Cell, Options, Reset
+from sparsecirc.cells import ALIF, CELLS, GRU, LIF, Cell, Options, Reset
 from sparsecirc.errors import MismatchError, UsageError
 from sparsecirc.ir import Input, Linear, Recurrent, Result
 from sparsecirc.testing import (
@@ -195,14 +195,23 @@ def test_outputs_of_another_shape_are_refused() -> None:
 # Ties ----------------------------------------------------------------------------------------------------------------
 
 
-def tied(options: Options = Options(), *, reverse: bool = False) -> tuple[Program, np.ndarray]:  # noqa: B008 - frozen
+def tied(
+    options: Options = Options(),  # noqa: B008 - frozen
+    *,
+    reverse: bool = False,
+    cell: Cell = LIF,
+) -> tuple[Program, np.ndarray]:
     """A neuron whose float32 sum equals its threshold while the exact sum lies above it."""
     rng = np.random.default_rng(0)
     while True:
         weight = rng.uniform(0.1, 1, (1, 5)).astype(np.float32)
         x = np.ones((1, 1, 5), np.float32)
         vectors = {"beta": np.full(1, 0.5, np.float32), "threshold": np.full(1, 99, np.float32)}
-        layer = Recurrent("rnn", ("x",), {"ih": weight, **vectors}, cell=LIF, units=1, options=options, reverse=reverse)
+        if cell is ALIF:
+            vectors |= {"rho": np.full(1, 0.75, np.float32), "strength": np.full(1, 0.5, np.float32)}
+        layer = Recurrent(
+            "rnn", ("x",), {"ih": weight, **vectors}, cell=cell, units=1, options=options, reverse=reverse
+        )
         graph = Graph((Input("x", shape=(5,)), layer), {"spk": "rnn.spk", "mem": "rnn.mem"}, dt=1e-3)
         rounded = packed_program(graph, Isa.SCALAR, "dense").run(x).outputs["mem"].ravel()
         if rounded[0] < weight.astype(np.float64).sum():
@@ -213,8 +222,9 @@ def tied(options: Options = Options(), *, reverse: bool = False) -> tuple[Progra
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("delay", [False, True])
 @pytest.mark.parametrize("reset", Reset)
-def test_ties_of_every_reset(reset: Reset, delay: bool, reverse: bool) -> None:
-    program, one = tied(Options(reset, delay), reverse=reverse)
+@pytest.mark.parametrize("cell", [LIF, ALIF], ids=lambda c: c.name)
+def test_ties_of_every_reset(cell: Cell, reset: Reset, delay: bool, reverse: bool) -> None:
+    program, one = tied(Options(reset, delay), reverse=reverse, cell=cell)
     x = np.zeros((7, 1, 5), np.float32)
     x[2] = one
     report = verify(program, x)
@@ -227,9 +237,10 @@ def test_ties_of_every_reset(reset: Reset, delay: bool, reverse: bool) -> None:
 
 @pytest.mark.parametrize("delay", [False, True])
 @pytest.mark.parametrize("reset", Reset)
-def test_ties_the_other_way_round(reset: Reset, delay: bool) -> None:
+@pytest.mark.parametrize("cell", [LIF, ALIF], ids=lambda c: c.name)
+def test_ties_the_other_way_round(cell: Cell, reset: Reset, delay: bool) -> None:
     """The run fires and the reference does not: what the spike did to the membrane is undone before judging."""
-    program, one = tied(Options(reset, delay))
+    program, one = tied(Options(reset, delay), cell=cell)
     x = np.zeros((4, 1, 5), np.float32)
     x[2] = one
     truth = interpret(program.graph, x, keep_values=True)
@@ -239,6 +250,31 @@ def test_ties_the_other_way_round(reset: Reset, delay: bool) -> None:
     early = interpret(program.graph, x * 3, keep_values=True)
     report = compare(program.graph, run, early)  # fires for another reason
     assert report.ok == (reset in (Reset.ZERO, Reset.ZERO_UPDATE) and not delay)  # cleared membranes tell nothing
+
+
+@pytest.mark.parametrize("options", [Options(r, d, a) for r in Reset for d in (True, False) for a in (True, False)])
+def test_a_tie_at_a_raised_threshold(options: Options) -> None:
+    """Strong input first, so that the neuron has fired and its threshold is high when the tie comes."""
+    vectors = {"beta": 0.5, "threshold": 1.0, "rho": 0.75, "strength": 0.5}
+    params = {k: np.full(1, v, np.float32) for k, v in vectors.items()} | {"ih": np.ones((1, 1), np.float32)}
+    layer = Recurrent("rnn", ("x",), params, cell=ALIF, units=1, options=options)
+    graph = Graph((Input("x", shape=(1,)), layer), {"spk": "rnn.spk", "mem": "rnn.mem"}, dt=1e-3)
+    x = np.zeros((6, 1, 1))
+    x[:2] = 2.0
+    before = interpret(graph, x, keep_values=True).values
+    level = 1 + 0.5 * before["rnn.adapt"][4, 0, 0]
+    assert level > 1.2
+    x[4] = level - before["rnn.mem"][4, 0, 0]  # the membrane would be at the level but for what is added below
+    above = interpret(graph, x + np.eye(6)[4].reshape(6, 1, 1) * 1e-7, keep_values=True)
+    below = interpret(graph, x - np.eye(6)[4].reshape(6, 1, 1) * 1e-7, keep_values=True)
+    assert above.values["rnn.spk"].sum() == below.values["rnn.spk"].sum() + 1
+    for truth, run in ((above, below), (below, above)):
+        report = compare(graph, truth, run)
+        assert report.ok, str(report)
+        assert [(t.step, t.explained) for t in report.ties] == [(4, True)]
+    far = interpret(graph, x + np.eye(6)[4].reshape(6, 1, 1) * 0.1, keep_values=True)
+    report = compare(graph, below, far)
+    assert report.ok == (options.reset in (Reset.ZERO, Reset.ZERO_UPDATE) and not options.delay)
 
 
 def test_a_tie_is_told_and_not_counted() -> None:

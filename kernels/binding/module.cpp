@@ -235,7 +235,7 @@ class Layer {
   Layer(const std::string &cell, int64_t units, int64_t in, std::shared_ptr<Matrix> ih, std::shared_ptr<Matrix> hh,
         std::shared_ptr<Matrix> hr, const Maybe<float> &bias_ih, const Maybe<float> &bias_hh,
         const Maybe<float> &hh_diag, const Maybe<float> &alpha, const Maybe<float> &beta, const Maybe<float> &theta,
-        const std::string &reset, bool delay, bool reverse)
+        const Maybe<float> &strength, const std::string &reset, bool delay, bool adapted, bool reverse)
       : ih_(std::move(ih)), hh_(std::move(hh)), hr_(std::move(hr)) {
     const int kind = find(kCells, cell, "cell");
     facts_ = kCells[kind];
@@ -247,6 +247,7 @@ class Layer {
     l_.in = in;
     l_.reset = find(kResets, reset, "reset");
     l_.delay = delay;
+    l_.adapted = adapted;
     l_.reverse = reverse;
     need(!ih_ || (ih_->rows() == rows && ih_->cols() == in), "ih must be (gates * units, in)");
     need(ih_ || in == rows, "without ih the input must have gates * units features");
@@ -260,9 +261,12 @@ class Layer {
     keep(alpha_, l_.alpha, alpha, units, "alpha");
     keep(beta_, l_.beta, beta, units, "beta");
     keep(theta_, l_.theta, theta, units, "theta");
+    keep(strength_, l_.strength, strength, units, "strength");
     need(!facts_.spiking || (l_.beta && l_.theta), "a spiking cell needs beta and theta");
+    need(kind != SC_CELL_li || l_.beta, "a leaky integrator needs beta");
     need(kind != SC_CELL_synaptic || l_.alpha, "a synaptic cell needs alpha");
-    need(!(hh_diag && !facts_.spiking), "hh_diag is for spiking cells");
+    need(kind != SC_CELL_alif || (l_.alpha && l_.strength), "an adaptive cell needs alpha and strength");
+    need(!(hh_diag && !l_.beta), "hh_diag is for cells with a decay per unit");
     l_.ih = ih_ ? ih_->get() : nullptr;
     l_.hh = hh_ ? hh_->get() : nullptr;
     l_.hr = hr_ ? hr_->get() : nullptr;
@@ -276,7 +280,7 @@ class Layer {
       usable(m->get(), ops);
       need(!batched || !*m || ops->mm[(*m)->get()->format], "a matrix has no batched kernel");
     }
-    need(!batched || !facts_.spiking, "spiking cells run sample by sample");
+    need(!batched || !l_.beta, "cells with parameters per unit run sample by sample");
     need(x.ndim() == 3 && static_cast<int64_t>(x.shape(2)) == l_.in, "x must be (steps, batch, in)");
     sc_io io{};
     io.steps = static_cast<int64_t>(x.shape(0));
@@ -310,7 +314,7 @@ class Layer {
     slot = to.get();
   }
   std::shared_ptr<Matrix> ih_, hh_, hr_;
-  Buffer<float> bias_ih_, bias_hh_, diag_, alpha_, beta_, theta_;
+  Buffer<float> bias_ih_, bias_hh_, diag_, alpha_, beta_, theta_, strength_;
   CellFacts facts_{};
   sc_layer l_{};
 };
@@ -359,16 +363,16 @@ NB_MODULE(_kernels, m) {
       .def_prop_ro("cols", &Matrix::cols)
       .def("unsupported", &Matrix::unsupported, nb::arg("isa"));
   nb::class_<Layer>(m, "Layer")
-      .def(
-          nb::init<const std::string &, int64_t, int64_t, std::shared_ptr<Matrix>, std::shared_ptr<Matrix>,
-                   std::shared_ptr<Matrix>, const Maybe<float> &, const Maybe<float> &, const Maybe<float> &,
-                   const Maybe<float> &, const Maybe<float> &, const Maybe<float> &, const std::string &, bool, bool>(),
-          nb::arg("cell"), nb::arg("units"), nb::arg("in_features"), nb::arg("ih").none() = nb::none(),
-          nb::arg("hh").none() = nb::none(), nb::arg("hr").none() = nb::none(), nb::arg("bias_ih").none() = nb::none(),
-          nb::arg("bias_hh").none() = nb::none(), nb::arg("hh_diag").none() = nb::none(),
-          nb::arg("alpha").none() = nb::none(), nb::arg("beta").none() = nb::none(),
-          nb::arg("theta").none() = nb::none(), nb::arg("reset") = "none", nb::arg("delay") = true,
-          nb::arg("reverse") = false)
+      .def(nb::init<const std::string &, int64_t, int64_t, std::shared_ptr<Matrix>, std::shared_ptr<Matrix>,
+                    std::shared_ptr<Matrix>, const Maybe<float> &, const Maybe<float> &, const Maybe<float> &,
+                    const Maybe<float> &, const Maybe<float> &, const Maybe<float> &, const Maybe<float> &,
+                    const std::string &, bool, bool, bool>(),
+           nb::arg("cell"), nb::arg("units"), nb::arg("in_features"), nb::arg("ih").none() = nb::none(),
+           nb::arg("hh").none() = nb::none(), nb::arg("hr").none() = nb::none(), nb::arg("bias_ih").none() = nb::none(),
+           nb::arg("bias_hh").none() = nb::none(), nb::arg("hh_diag").none() = nb::none(),
+           nb::arg("alpha").none() = nb::none(), nb::arg("beta").none() = nb::none(),
+           nb::arg("theta").none() = nb::none(), nb::arg("strength").none() = nb::none(), nb::arg("reset") = "none",
+           nb::arg("delay") = true, nb::arg("adapted") = false, nb::arg("reverse") = false)
       .def("run", &Layer::run, nb::arg("isa"), nb::arg("x"), nb::arg("lengths").none(), nb::arg("state").noconvert(),
            nb::arg("out").noconvert(), nb::arg("batched") = false, nb::arg("poison") = false);
   m.def("product", &product, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),

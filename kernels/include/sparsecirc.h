@@ -79,13 +79,13 @@ typedef void (*sc_mvn_fn)(const sc_matrix *w, const float *x, int64_t ldx, int64
 /* Arguments of one pointwise step over n = units * batch elements; blocks of a gate are n apart. */
 typedef struct sc_point {
   int64_t n;
-  const float *drive; /* [gates][n] input product with its bias */
-  const float *rec;   /* [gates][n] recurrent product with its bias */
-  float *h;           /* [n] gated: hidden state, in and out; lstm: out only */
-  float *c;           /* [n] lstm cell state, in and out */
-  float *spk, *syn, *mem;
-  const float *alpha, *beta, *theta; /* [n] */
-  int reset, delay;
+  const float *drive;     /* [gates][n] input product with its bias */
+  const float *rec;       /* [gates][n] recurrent product with its bias */
+  float *h;               /* [n] gated: hidden state, in and out; lstm: out only; li: membrane, in and out */
+  float *c;               /* [n] lstm cell state, in and out */
+  float *spk, *syn, *mem; /* syn: synaptic current, or the adaptation of an alif */
+  const float *alpha, *beta, *theta, *strength; /* [n]; alpha: decay of syn */
+  int reset, delay, adapted;
 } sc_point;
 typedef void (*sc_point_fn)(const sc_point *p);
 
@@ -113,13 +113,15 @@ const char *sc_matrix_supported(const sc_ops *ops, const sc_matrix *w);
 typedef struct sc_layer {
   int cell;
   int64_t units, width, in; /* width: of the fed-back state (differs from units with a projection) */
-  int reset, delay, reverse;
+  int reset, delay, adapted, reverse;
   const sc_matrix *ih, *hh, *hr;
   const float *bias_ih, *bias_hh, *hh_diag;
-  const float *alpha, *beta, *theta;
+  const float *alpha, *beta, *theta, *strength; /* per unit; alpha: decay of the synapse, or of an adaptation */
 } sc_layer;
 
-/* Data of one run. States in cell order (gated: h, c; lif: spk, mem; synaptic: spk, syn, mem). */
+/* Data of one run. States in cell order (gated: h, c; lif: spk, mem; synaptic: spk, syn, mem; alif: spk, adaptation,
+ * mem; li: mem).
+ */
 typedef struct sc_io {
   int64_t steps, batch;
   const float *x;         /* [steps][batch][in] */

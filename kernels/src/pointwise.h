@@ -189,4 +189,51 @@ static void SC_NAME(point_synaptic)(const sc_point *p) {
 #undef SC_FIRE
 #undef SC_SPIKING_BODY
 
+/* One step of an adaptive neuron; z is its spike of the step before, `level` the threshold now (cells/_adaptive.py). */
+#define SC_ADAPT(RESET_BEFORE, RESET_AFTER, RESET_NOW)                 \
+  SC_NO_OVERLAP                                                        \
+  for (int64_t i = 0; i < n; i++) {                                    \
+    const float z = spk[i], late = delay * z, old = adapt[i];          \
+    const float w = rho[i] * old + z, level = theta[i] + kappa[i] * w; \
+    const float rise = adapted * kappa[i];                             \
+    float m = mem[i];                                                  \
+    RESET_BEFORE;                                                      \
+    m = beta[i] * m + a[i] + b[i];                                     \
+    RESET_AFTER;                                                       \
+    const float s = m > level ? 1.0f : 0.0f, now = (1.0f - delay) * s; \
+    RESET_NOW;                                                         \
+    spk[i] = s;                                                        \
+    adapt[i] = w;                                                      \
+    mem[i] = m;                                                        \
+  }
+
+static void SC_NAME(point_alif)(const sc_point *p) {
+  const int64_t n = p->n;
+  const float *restrict a = p->drive, *restrict b = p->rec, *restrict beta = p->beta;
+  const float *restrict theta = p->theta, *restrict rho = p->alpha, *restrict kappa = p->strength;
+  float *restrict spk = p->spk, *restrict adapt = p->syn, *restrict mem = p->mem;
+  const float delay = p->delay ? 1.0f : 0.0f, adapted = p->adapted ? 1.0f : 0.0f;
+  switch (p->reset) {
+    case SC_RESET_subtract:
+      SC_ADAPT((void)0, m = m - late * (theta[i] + rise * old), m = m - now * (theta[i] + rise * w));
+      break;
+    case SC_RESET_zero:
+      SC_ADAPT((void)rise; m = (1.0f - late) * m, (void)0, m = (1.0f - now) * m);
+      break;
+    case SC_RESET_zero_update:
+      SC_ADAPT((void)rise, m = (1.0f - late) * m, m = (1.0f - now) * m);
+      break;
+    default:
+      SC_ADAPT((void)rise; (void)late, (void)0, (void)now);
+  }
+}
+#undef SC_ADAPT
+
+static void SC_NAME(point_li)(const sc_point *p) {
+  const float *restrict a = p->drive, *restrict b = p->rec, *restrict beta = p->beta;
+  float *restrict h = p->h;
+  SC_NO_OVERLAP
+  for (int64_t i = 0; i < p->n; i++) h[i] = beta[i] * h[i] + a[i] + b[i];
+}
+
 #endif

@@ -95,7 +95,7 @@ static void recur(const sc_ops *ops, const sc_layer *l, const sample_space *s) {
 /* The arrays that hold the states of a cell, in its order. */
 static void state_arrays(const sc_layer *l, const sample_space *s, float *of[3]) {
   of[0] = s->h;
-  of[1] = l->cell == SC_CELL_lstm ? s->c : l->cell == SC_CELL_synaptic ? s->syn : s->mem;
+  of[1] = l->cell == SC_CELL_lstm ? s->c : states_of[l->cell] == 3 ? s->syn : s->mem;
   of[2] = s->mem;
 }
 
@@ -122,8 +122,10 @@ static void run_sample(const sc_ops *ops, const sc_layer *l, const sc_io *io, in
                 .alpha = l->alpha,
                 .beta = l->beta,
                 .theta = l->theta,
+                .strength = l->strength,
                 .reset = l->reset,
-                .delay = l->delay};
+                .delay = l->delay,
+                .adapted = l->adapted};
   for (int64_t from = 0; from < steps; from += SC_CHUNK) {
     const int64_t n = steps - from < SC_CHUNK ? steps - from : SC_CHUNK;
     const int64_t first = l->reverse ? steps - from - n : from; /* the chunk covers times first .. first + n */

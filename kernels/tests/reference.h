@@ -65,6 +65,23 @@ static void fire(const sc_layer *l, int64_t i, double input, double *spk, double
   *mem = m;
 }
 
+/* The same with a threshold that rises by its strength with every spike and sinks back. */
+static void fire_adaptive(const sc_layer *l, int64_t i, double input, double *spk, double *adapt, double *mem) {
+  const double theta = (double)l->theta[i], strength = (double)l->strength[i], z = *spk, old = *adapt;
+  const double a = (double)l->alpha[i] * old + z, level = theta + strength * a;
+  double m = *mem;
+  if (l->delay && l->reset == SC_RESET_zero && z != 0) m = 0;
+  m = (double)l->beta[i] * m + input;
+  if (l->delay && l->reset == SC_RESET_subtract) m -= z * (theta + (l->adapted ? strength * old : 0));
+  if (l->delay && l->reset == SC_RESET_zero_update && z != 0) m = 0;
+  const double s = m > level ? 1 : 0;
+  if (!l->delay && l->reset == SC_RESET_subtract) m -= s * (theta + (l->adapted ? strength * a : 0));
+  if (!l->delay && (l->reset == SC_RESET_zero || l->reset == SC_RESET_zero_update) && s != 0) m = 0;
+  *spk = s;
+  *adapt = a;
+  *mem = m;
+}
+
 /* One unit of one step; a and b are the input and the recurrent product, state s[k] of the unit is changed. */
 static void unit(const sc_layer *l, int64_t i, const double *a, const double *b, double *s[3], double *h) {
   const int64_t n = l->units;
@@ -91,6 +108,13 @@ static void unit(const sc_layer *l, int64_t i, const double *a, const double *b,
     case SC_CELL_synaptic:
       s[1][i] = (double)l->alpha[i] * s[1][i] + a[i] + b[i];
       fire(l, i, s[1][i], &h[i], &s[2][i]);
+      break;
+    case SC_CELL_alif:
+      h[i] = s[0][i];
+      fire_adaptive(l, i, a[i] + b[i], &h[i], &s[1][i], &s[2][i]);
+      break;
+    case SC_CELL_li:
+      h[i] = (double)l->beta[i] * s[0][i] + a[i] + b[i];
       break;
     default:
       abort(); /* a cell without a reference is a test that is missing */

@@ -149,7 +149,7 @@ static const shape shapes[] = {
 typedef struct owned {
   plain plains[3];
   packed packs[3];
-  float *vectors[6];
+  float *vectors[7];
 } owned;
 
 static float *vector(owned *o, int k, int64_t n, int spiking, const float *choice, int choices) {
@@ -162,17 +162,19 @@ static float *vector(owned *o, int k, int64_t n, int spiking, const float *choic
 }
 
 /* Packs matrix k in `format`, or as compressed rows where that does not fit; returns the format. */
-static int matrix(owned *o, int k, const sc_ops *ops, int format, int64_t rows, int64_t cols, int spiking) {
+static int matrix(owned *o, int k, const sc_ops *ops, int format, int64_t rows, int64_t cols, int spiking, float gain) {
   o->plains[k] = make_plain(rows, cols, 30, spiking);
+  for (int64_t i = 0; i < rows * cols; i++) o->plains[k].w[i] *= gain;
   if (format == SC_FMT_mantissa && spiking) format = SC_FMT_csr; /* its weights are no longer dyadic */
   if (pack(&o->packs[k], &o->plains[k], format, ops->isa, 0) > 0) return format;
   pack(&o->packs[k], &o->plains[k], SC_FMT_csr, ops->isa, 0);
   return SC_FMT_csr;
 }
 
-static layer_case make_layer(owned *o, const sc_ops *ops, const shape *s, int cell, int format, int reset, int delay) {
+static layer_case make_layer(owned *o, const sc_ops *ops, const shape *s, int cell, int format, int option) {
   /* Few steps: factors of a half keep every sum exact. Many: factors of 0 and 1 do. */
   static const float halves[] = {0.5f, 1.0f}, bits[] = {0.0f, 1.0f}, thetas[] = {0.75f, 1.0f, 2.0f};
+  static const float strengths[] = {0.0f, 0.25f, 0.5f};
   const float *decay = s->steps > 12 ? bits : halves;
   const int spiking = is_spiking[cell];
   const int64_t rows = s->units * gate_count[cell];
@@ -180,22 +182,23 @@ static layer_case make_layer(owned *o, const sc_ops *ops, const shape *s, int ce
                         .units = s->units,
                         .width = s->width ? s->width : s->units,
                         .in = s->ih ? s->in : rows,
-                        .reset = reset,
-                        .delay = delay,
+                        .reset = option / 2 % 4,
+                        .delay = option % 2,
+                        .adapted = option / 8,
                         .reverse = s->reverse}};
   memset(o, 0, sizeof *o);
   if (s->ih) {
-    c.ih_format = matrix(o, 0, ops, is_integer(format) ? SC_FMT_csr : format, rows, s->in, spiking);
+    c.ih_format = matrix(o, 0, ops, is_integer(format) ? SC_FMT_csr : format, rows, s->in, spiking, 1.0f);
     c.ih = &o->plains[0];
     c.l.ih = &o->packs[0].m;
   }
   if (s->hh == 1) {
-    c.hh_format = matrix(o, 1, ops, format, rows, c.l.width, spiking);
+    c.hh_format = matrix(o, 1, ops, format, rows, c.l.width, spiking, cell == SC_CELL_li ? 0.1f : 1.0f);
     c.hh = &o->plains[1];
     c.l.hh = &o->packs[1].m;
   }
   if (s->width) {
-    c.hr_format = matrix(o, 2, ops, format, s->width, s->units, spiking);
+    c.hr_format = matrix(o, 2, ops, format, s->width, s->units, spiking, 1.0f);
     c.hr = &o->plains[2];
     c.l.hr = &o->packs[2].m;
   }
@@ -206,7 +209,9 @@ static layer_case make_layer(owned *o, const sc_ops *ops, const shape *s, int ce
     c.l.alpha = vector(o, 3, s->units, 1, decay, 2);
     c.l.beta = vector(o, 4, s->units, 1, decay, 2);
     c.l.theta = vector(o, 5, s->units, 1, thetas, 3);
+    c.l.strength = vector(o, 6, s->units, 1, strengths, 3);
   }
+  if (cell == SC_CELL_li) c.l.beta = vector(o, 4, s->units, 0, halves, 1);
   return c;
 }
 
@@ -254,17 +259,18 @@ static int64_t check_run(const sc_ops *ops, const layer_case *c, const shape *s,
 
 static int applies(const shape *s, int cell, int format) {
   if (s->width && cell != SC_CELL_lstm) return 0;
-  if (s->hh == 2 && !is_spiking[cell]) return 0;
+  if (s->hh == 2 && !is_spiking[cell] && cell != SC_CELL_li) return 0;
   /* Quantised states lie in [-1, 1]. */
-  return !is_integer(format) || (!is_spiking[cell] && cell != SC_CELL_rnn_relu && !s->width);
+  return !is_integer(format) || (!is_spiking[cell] && cell != SC_CELL_rnn_relu && cell != SC_CELL_li && !s->width);
 }
 
 static void test_sequences(const sc_ops *ops, int cell, int format) {
   for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
     if (!applies(&shapes[k], cell, format)) continue;
-    for (int option = 0; option < (is_spiking[cell] ? 8 : 1); option++) {
+    const int options = cell == SC_CELL_alif ? 12 : is_spiking[cell] ? 8 : 1; /* of 12, the last 4 with `adapted` */
+    for (int option = 0; option < options; option++) {
       owned o;
-      const layer_case c = make_layer(&o, ops, &shapes[k], cell, format, option / 2, option % 2);
+      const layer_case c = make_layer(&o, ops, &shapes[k], cell, format, option);
       /* A rounded state differs from the reference's by one unit here and there. */
       const double tolerance = is_spiking[cell]          ? 0.0
                                : format == SC_FMT_dense8 ? 3e-2
@@ -273,14 +279,14 @@ static void test_sequences(const sc_ops *ops, int cell, int format) {
       char detail[96];
       snprintf(detail, sizeof detail, "%s, shape %d, option %d", format_names[format], (int)k, option);
       report(!check_run(ops, &c, &shapes[k], 0, tolerance), ops->isa, "sequence", cell_names[cell], detail);
-      int mm = !is_spiking[cell];
+      int mm = !is_spiking[cell] && cell != SC_CELL_li;
       for (int m = 0; m < 3; m++) mm = mm && (!o.plains[m].w || ops->mm[o.packs[m].m.format]);
       if (mm) report(!check_run(ops, &c, &shapes[k], 1, tolerance), ops->isa, "batched", cell_names[cell], detail);
       for (int m = 0; m < 3; m++) {
         free(o.plains[m].w);
         free_packed(&o.packs[m]);
       }
-      for (int m = 0; m < 6; m++) free(o.vectors[m]);
+      for (int m = 0; m < 7; m++) free(o.vectors[m]);
     }
   }
 }

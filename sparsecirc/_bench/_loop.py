@@ -127,6 +127,36 @@ def _synaptic(loop: Loop) -> Step:
     return step
 
 
+def _alif(loop: Loop) -> Step:
+    options, number = loop.node.options, loop.ops.number
+    beta, theta, rho, strength = (loop.vectors[k] for k in ("beta", "threshold", "rho", "strength"))
+    reset, delay = options.reset, options.delay
+
+    def step(a: Array, b: Array, s: dict[str, Array]) -> dict[str, Array]:
+        fired, old, mem = s["spk"], s["adapt"], s["mem"]
+        adapt = rho * old + fired
+        level = theta + strength * adapt
+        if delay and reset is Reset.ZERO:
+            mem = mem - fired * mem
+        mem = beta * mem + (a if b is None else a + b)
+        if delay and reset is Reset.SUBTRACT:
+            mem = mem - fired * (theta + strength * old if options.adapted else theta)
+        elif delay and reset is Reset.ZERO_UPDATE:
+            mem = mem - fired * mem
+        spk = number(mem > level)
+        if not delay and reset is not Reset.NONE:
+            crossed = level if options.adapted else theta
+            mem = mem - spk * (crossed if reset is Reset.SUBTRACT else mem)
+        return {"spk": spk, "adapt": adapt, "mem": mem}
+
+    return step
+
+
+def _li(loop: Loop) -> Step:
+    beta = loop.vectors["beta"]
+    return lambda a, b, s: {"mem": beta * s["mem"] + (a if b is None else a + b)}
+
+
 def _membrane(loop: Loop) -> Callable[[Array, Array], tuple[Array, Array]]:
     options: Options = loop.node.options
     theta, beta, number = loop.vectors["threshold"], loop.vectors["beta"], loop.ops.number
@@ -157,4 +187,6 @@ _STEPS: dict[str, Callable[[Loop], Step]] = {
     "lstm": _lstm,
     "lif": _lif,
     "synaptic": _synaptic,
+    "alif": _alif,
+    "li": _li,
 }

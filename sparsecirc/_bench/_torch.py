@@ -229,7 +229,7 @@ def _dense_layer(graph: Graph, node: Recurrent, batch: int) -> Layer:
 
     roles = set(node.params)
     default_only = used_ports(graph, node) in ((), (node.ports()[0],))
-    if node.cell.spiking or not default_only or "hh_diag" in roles or not {"ih", "hh"} <= roles:
+    if node.cell.vectors or not default_only or "hh_diag" in roles or not {"ih", "hh"} <= roles:
         return _loop_layer(graph, node, batch, columns=False)
     width, units = node.params["ih"].shape[1], node.units
     kwargs: dict[str, Any] = {"bias": bool(roles & {"bias_ih", "bias_hh"})}
@@ -314,6 +314,8 @@ def _snntorch_layer(graph: Graph, node: Recurrent, batch: int) -> Layer:
 
     if not node.cell.spiking:
         return _dense_layer(graph, node, batch)
+    if node.cell.name not in ("lif", "synaptic"):
+        raise CannotRun(f"layer '{node.name}' is a '{node.cell.name}', which snntorch does not have")
     if "hh_diag" in node.params:
         raise CannotRun(f"layer '{node.name}' has one-to-one feedback: give the snntorch model itself")
     bias, _ = fold_bias(node)

@@ -37,10 +37,13 @@ class Options:
     Attributes:
         reset: see :class:`Reset`.
         delay: the reset of a spike at step t acts in step t + 1 (snntorch's default); else at once.
+        adapted: of an adaptive cell, `Reset.SUBTRACT` takes off the threshold that was crossed, adaptation included
+            (Bellec et al. 2018); else the resting one (Bellec et al. 2020). One and the same for the other cells.
     """
 
     reset: Reset = Reset.SUBTRACT
     delay: bool = True
+    adapted: bool = False
 
 
 Step = Callable[[Array, Array | None, States, Mapping[str, Array], Options], States]

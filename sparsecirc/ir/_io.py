@@ -87,7 +87,8 @@ def _node(data: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Node:
     cls = KINDS[data["kind"]]
     if cls is Recurrent:
         attrs["cell"] = CELLS[attrs["cell"]]
-        attrs["options"] = Options(Reset(attrs.pop("reset")), bool(attrs.pop("delay")))
+        reset, delay = Reset(attrs.pop("reset")), bool(attrs.pop("delay"))
+        attrs["options"] = Options(reset, delay, bool(attrs.pop("adapted", False)))
     return cls(name, tuple(data["inputs"]), params, patterns, **attrs)
 
 

@@ -48,6 +48,35 @@ class Recurrent(Node):
             s: (self.width,) if s == self.cell.feedback and "hr" in self.params else shape for s in self.cell.states
         }
 
+    def vectors(self, dtype: Any = np.float64) -> dict[str, Array]:
+        """The cell's parameters per unit by name, each in a shape that broadcasts to the units."""
+        found = {k: self.params[k].astype(dtype, copy=False) for k in self.cell.vectors}
+        if not self.feature_shape:
+            return found
+        return {k: v.reshape(self.feature_shape) if v.size == self.units else v for k, v in found.items()}
+
+    def with_input_gain(self, gain: Array) -> Recurrent:
+        """The same layer with all that enters its units multiplied by ``gain``, folded into weights and biases.
+
+        Cells here take their input as it is. Where a source writes ``v = beta v + (1 - beta) I`` this is the layer with
+        ``gain = 1 - beta``.
+
+        Args:
+            gain: of shape (units,), or one number.
+
+        Raises:
+            UsageError: the layer has gates, or no input weight that could hold the gain.
+        """
+        if self.cell.n_gates != 1 or "ih" not in self.params:
+            raise UsageError(
+                f"layer '{self.name}' has {self.cell.n_gates} gates and roles {sorted(self.params)}: a gain is folded "
+                "into the input weight 'ih' of a cell of one gate; multiply the input before it instead"
+            )
+        rows = np.broadcast_to(np.asarray(gain), (self.units,))
+        roles = [r for r in ("ih", "hh", "hh_diag", "bias_ih", "bias_hh") if r in self.params]
+        scaled = {r: self.params[r] * rows.reshape(-1, *(1,) * (self.params[r].ndim - 1)) for r in roles}
+        return self.with_params(**{r: v.astype(self.params[r].dtype) for r, v in scaled.items()})
+
     def gates(self, role: str) -> tuple[str, ...]:
         return self.cell.gates if role in ("ih", "hh") and self.cell.n_gates > 1 else ()
 
@@ -78,9 +107,7 @@ class Recurrent(Node):
         drive = x if ih is None else product(x, ih)
         if bias_ih is not None:
             drive = drive + bias_ih
-        vectors = {k: self.params[k].astype(ctx.dtype, copy=False) for k in self.cell.vectors}
-        if self.feature_shape:
-            vectors = {k: v.reshape(self.feature_shape) if v.size == self.units else v for k, v in vectors.items()}
+        vectors = self.vectors(ctx.dtype)
         hr = self.cast("hr", ctx)
         current = {
             s: state.get(s, np.zeros((batch, *shape), ctx.dtype)).astype(ctx.dtype, copy=False)
@@ -126,6 +153,7 @@ class Recurrent(Node):
             "reverse": self.reverse,
             "reset": self.options.reset.value,
             "delay": self.options.delay,
+            "adapted": self.options.adapted,
             "feature_shape": list(self.feature_shape),
         }
 

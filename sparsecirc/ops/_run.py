@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sparsecirc._native import kernels
 from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
+from sparsecirc.cells import ALIF
 from sparsecirc.errors import UsageError
 from sparsecirc.formats import CSR, DENSE, Packed
 from sparsecirc.ir import Context, Linear, Node, Recurrent, State, Values
@@ -98,11 +99,13 @@ class RecurrentRunner:
             bias_ih=_vector(node, "bias_ih") if "ih" in packed else None,
             bias_hh=self._per_unit("bias_hh") if node.feature_shape else _vector(node, "bias_hh"),
             hh_diag=self._per_unit("hh_diag"),
-            alpha=self._per_unit("alpha"),
+            alpha=self._per_unit("rho" if node.cell is ALIF else "alpha"),
             beta=self._per_unit("beta"),
             theta=self._per_unit("threshold"),
+            strength=self._per_unit("strength"),
             reset=node.options.reset.value if node.cell.spiking else "none",
             delay=node.options.delay,
+            adapted=node.options.adapted,
             reverse=node.reverse,
         )
 
@@ -142,7 +145,7 @@ class RecurrentRunner:
         }
         out = {p: np.empty((steps, batch, *shapes[p]), np.float32) for p in shapes if p in self.ports}
         self._check_bounded(new)
-        batched = batch >= BATCHED_FROM and not node.cell.spiking
+        batched = batch >= BATCHED_FROM and not node.cell.vectors
         layer = self._batched if batched else self._single
         layer.run(
             self.isa.value,

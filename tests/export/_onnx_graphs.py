@@ -10,7 +10,8 @@ from sparsecirc.ir import Concat, Graph, Input, Linear, Recurrent, TimeReduce
 
 
 def vectors(rng, cell, shape):
-    ranges = {"alpha": (0.6, 0.95), "beta": (0.7, 0.95), "threshold": (0.5, 1.2)}
+    ranges = {"alpha": (0.6, 0.95), "beta": (0.7, 0.95), "threshold": (0.5, 1.2), "rho": (0.8, 0.95)}
+    ranges["strength"] = (0.1, 0.4)
     return {v: rng.uniform(*ranges[v], shape) for v in cell.vectors}
 
 

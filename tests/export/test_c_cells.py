@@ -66,7 +66,8 @@ def layer(
         params["bias_ih"] = (0.3 * rng.standard_normal(rows)).astype(np.float32)
         if feedback:
             params["bias_hh"] = (0.3 * rng.standard_normal(rows)).astype(np.float32)
-    ranges = {"alpha": (0.5, 0.9), "beta": (0.7, 0.95), "threshold": (0.8, 1.2)}
+    ranges = {"alpha": (0.5, 0.9), "beta": (0.7, 0.95), "threshold": (0.8, 1.2), "rho": (0.8, 0.95)}
+    ranges["strength"] = (0.1, 0.4)
     for name in cell.vectors:
         params[name] = rng.uniform(*ranges[name], units).astype(np.float32)
     node = Recurrent("cell.l0", ("x",), params, patterns, cell=cell, units=units, options=options or Options())
@@ -147,6 +148,18 @@ def test_gated_cells_agree_in_every_layout(
     assert_close(layer(CELLS[name], 12, 32, density=density, tile=tile), tmp_path, sequence(12), flags)
 
 
+@pytest.mark.parametrize("feedback", ["hh", "hh_diag", ""])
+@pytest.mark.parametrize(("inputs", "units"), SIZES)
+def test_leaky_integrators_agree(
+    feedback: str, inputs: int, units: int, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    graph = layer(CELLS["li"], inputs, units, density=0.3, feedback=feedback)
+    node = graph.recurrent[0]
+    if feedback:  # a linear recurrence has to shrink by itself
+        graph = graph.replace_nodes(node.with_params(**{feedback: node.params[feedback] * np.float32(0.04)}))
+    assert_close(graph, tmp_path, sequence(inputs), flags)
+
+
 def without(graph: Graph, *roles: str) -> Graph:
     node = graph.recurrent[0]
     kept = {r: v for r, v in node.params.items() if r not in roles}
@@ -176,24 +189,25 @@ def test_gated_variants_agree(graph: Callable[[], Graph], tmp_path: Path, flags:
     assert_close(g, tmp_path, sequence(g.inputs[0].shape[0]), flags)
 
 
+RESETS = [(name, Options(r, d)) for name in ("lif", "synaptic", "alif") for r in Reset for d in (True, False)]
+RESETS += [("alif", Options(Reset.SUBTRACT, delay, adapted=True)) for delay in (True, False)]
+
+
 @pytest.mark.usefixtures("ascending")
-@pytest.mark.parametrize("delay", [True, False])
-@pytest.mark.parametrize("reset", list(Reset))
-@pytest.mark.parametrize("name", ["lif", "synaptic"])
-def test_every_reset_gives_the_same_spikes(
-    name: str, reset: Reset, delay: bool, tmp_path: Path, flags: tuple[str, ...]
-) -> None:
-    graph = layer(CELLS[name], 11, 24, density=0.3, options=Options(reset, delay), drive=2.0)
+@pytest.mark.parametrize(("name", "options"), RESETS)
+def test_every_reset_gives_the_same_spikes(name: str, options: Options, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    graph = layer(CELLS[name], 11, 24, density=0.3, options=options, drive=2.0)
     assert_identical(graph, tmp_path, sequence(11, 40), flags)
 
 
 @pytest.mark.usefixtures("ascending")
 @pytest.mark.parametrize(("inputs", "units"), SIZES)
 @pytest.mark.parametrize("feedback", ["hh", "hh_diag", ""])
+@pytest.mark.parametrize("name", ["lif", "alif"])
 def test_spiking_layers_give_the_same_spikes_at_odd_sizes(
-    feedback: str, inputs: int, units: int, tmp_path: Path, flags: tuple[str, ...]
+    name: str, feedback: str, inputs: int, units: int, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
-    graph = layer(CELLS["lif"], inputs, units, feedback=feedback, drive=2.0 if inputs > 1 else 10.0)
+    graph = layer(CELLS[name], inputs, units, feedback=feedback, drive=2.0 if inputs > 1 else 10.0)
     assert_identical(graph, tmp_path, sequence(inputs), flags)
 
 
@@ -241,6 +255,8 @@ def test_everything_is_cplusplus_too(tmp_path: Path) -> None:
         "lstm": layer(CELLS["lstm"], 300, 16, projected=7, tile=4),
         "lif": layer(CELLS["lif"], 12, 32, tile=4, drive=2.0),
         "synaptic": layer(CELLS["synaptic"], 12, 300, options=Options(Reset.ZERO_UPDATE, False), drive=2.0),
+        "alif": layer(CELLS["alif"], 12, 32, drive=2.0),
+        "li": layer(CELLS["li"], 12, 32, feedback=""),
     }
     sources = []
     for name, graph in graphs.items():

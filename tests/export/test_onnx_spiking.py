@@ -14,6 +14,7 @@ pytest.importorskip("onnxruntime", reason="needs the package onnxruntime")
 from sparsecirc.export.onnx import check_onnx, export_onnx, metadata, run_onnx, stream_onnx  # noqa: E402
 
 MODES = [Options(reset, delay) for reset in Reset for delay in (True, False)]
+ADAPTIVE = [*MODES, Options(Reset.SUBTRACT, True, adapted=True), Options(Reset.SUBTRACT, False, adapted=True)]
 TOLERANCE = 2e-5
 
 
@@ -44,9 +45,14 @@ def compare(got, want):
         np.testing.assert_allclose(got[name], want[name], rtol=0, atol=TOLERANCE * scale, err_msg=name)
 
 
-@pytest.mark.parametrize("options", MODES, ids=lambda o: f"{o.reset.value}-{'delay' if o.delay else 'now'}")
 @pytest.mark.parametrize("recur", ["hh", "hh_diag", ""])
-@pytest.mark.parametrize("cell", ["lif", "synaptic"])
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [(c, o) for c, modes in (("lif", MODES), ("synaptic", MODES), ("alif", ADAPTIVE)) for o in modes],
+    ids=lambda v: (
+        v if isinstance(v, str) else f"{v.reset.value}-{'delay' if v.delay else 'now'}{v.adapted * '-adapted'}"
+    ),
+)
 def test_spikes_are_the_interpreters(tmp_path, cell, recur, options):
     rng = np.random.default_rng(1)
     graph = spiking(rng, cell, options=options, recur=recur)
@@ -89,7 +95,7 @@ def test_backward_neurons_run_but_cannot_be_stepped(tmp_path):
     compare(run_onnx(done.paths[0], x), interpret(graph, x).outputs)
 
 
-@pytest.mark.parametrize("cell", ["lif", "synaptic"])
+@pytest.mark.parametrize("cell", ["lif", "synaptic", "alif"])
 def test_neurons_after_a_convolution(tmp_path, cell):
     rng = np.random.default_rng(4)
     shape = (4, 5, 6)
@@ -160,6 +166,39 @@ def test_step_states_are_named_after_the_graphs(tmp_path):
 def test_spikes_without_feedback_are_not_carried(tmp_path):
     done = export_onnx(spiking(np.random.default_rng(9), "lif", recur=""), tmp_path / "net.onnx")
     assert list(metadata(done.paths[1])["states"]) == ["lif0.mem", "lif1.mem", "rate.value", "rate.count"]
+    done = export_onnx(spiking(np.random.default_rng(9), "alif", recur="", layers=1), tmp_path / "adaptive.onnx")
+    assert list(metadata(done.paths[1])["states"])[:3] == ["lif0.spk", "lif0.adapt", "lif0.mem"]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_read_out_of_membranes(tmp_path, flat, reverse):
+    """Spikes into a leaky integrator, with its own product or over the units of an image."""
+    rng = np.random.default_rng(12)
+    decay = {"beta": rng.uniform(0.7, 0.95, 12)}
+    lif = layer(rng, "lif", "x", CELLS["lif"], 5, 12, reverse=reverse)
+    shape = (12,) if flat else (3, 4)
+    nodes = [Input("x", shape=(5,)), lif] if flat else [Input("x", shape=(3, 4))]
+    product = {"ih": rng.normal(0, 0.4, (12, 12)), "bias_ih": rng.normal(0, 0.1, 12)} if flat else {}
+    nodes.append(
+        Recurrent(
+            "out", ("lif" if flat else "x",), {**product, **decay}, cell=CELLS["li"], units=12, reverse=reverse,
+            feature_shape=() if flat else shape,
+        )
+    )  # fmt: skip
+    nodes.append(TimeReduce("peak", ("out",), how="max", feature_shape=shape))
+    graph = Graph(tuple(nodes), {"mem": "out", "peak": "peak"}, dt=1e-3)
+    done = export_onnx(graph, tmp_path / "net.onnx")
+    x = sequence(rng, 14, 3, *graph.inputs[0].shape)
+    want = interpret(graph, x).outputs
+    got = run_onnx(done.paths[0], x)
+    if not reverse:
+        stepped = stream_onnx(done.paths[1], x)
+        got |= {"stepped": stepped["mem"], "so far": stepped["peak"][-1]}
+        want |= {"stepped": want["mem"], "so far": want["peak"]}
+    for name, value in want.items():
+        np.testing.assert_allclose(got[name], value, rtol=0, atol=TOLERANCE, err_msg=name)
+    assert check_onnx(graph, done, x).spike_mismatches == {}
 
 
 def test_a_scan_body_captures_nothing(tmp_path):

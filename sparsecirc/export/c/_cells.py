@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sparsecirc.cells import Reset
 from sparsecirc.errors import UnsupportedError, UsageError
@@ -45,10 +43,9 @@ def emit_recurrent(b: Builder, node: Recurrent, inputs: list[Value]) -> dict[str
     return states
 
 
-def unit_vector(node: Recurrent, role: str) -> NDArray[Any]:
-    """A per-unit vector of a cell in a shape that broadcasts to the units; files may hold it flat."""
-    vector = node.params[role]
-    return vector.reshape(node.feature_shape) if node.feature_shape and vector.size == node.units else vector
+def _per_unit(b: Builder, node: Recurrent, role: str) -> str:
+    """Expression of entry ``i`` of a parameter of the cell."""
+    return b.vector(f"{node.name}.{role}", node.vectors()[role], node.feature_shape or (node.units,))
 
 
 def _product(
@@ -139,8 +136,11 @@ def _lstm(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -> No
         _product(b, node, "hr", target, h)
 
 
-def _current(b: Builder, node: Recurrent, x: Value, spikes: Value) -> str:
-    """Expression of all that enters unit ``i``: (input + bias) + (recurrent + bias), summed in this order."""
+def _current(b: Builder, node: Recurrent, x: Value, state: Value) -> str:
+    """Expression of all that enters unit ``i``: (input + bias) + (recurrent + bias), summed in this order.
+
+    ``state`` is what the layer feeds back.
+    """
     shape = node.feature_shape or (node.units,)
     drive = b.read(x)
     if "ih" in node.params:
@@ -151,11 +151,11 @@ def _current(b: Builder, node: Recurrent, x: Value, spikes: Value) -> str:
         drive = f"({drive} + {b.vector(f'{node.name}.bias_ih', node.params['bias_ih'], shape)})"
     if "hh" in node.params:
         rec = b.scratch(shape, f"{node.name}.rec")
-        _product(b, node, "hh", spikes, rec, "bias_hh")
+        _product(b, node, "hh", state, rec, "bias_hh")
         return f"{drive} + {b.read(rec)}"
     if "hh_diag" in node.params:
         diag = b.vector(f"{node.name}.hh_diag", node.weight("hh_diag"), shape)
-        back = f"({b.use(spikes)}[i] != 0u ? {diag} : 0.0f)"
+        back = f"({b.use(state)}[i] != 0u ? {diag} : 0.0f)" if state.spikes else f"{b.read(state)} * {diag}"
         if "bias_hh" in node.params:
             back = f"({back} + {b.vector(f'{node.name}.bias_hh', node.params['bias_hh'], shape)})"
         return f"{drive} + {back}"
@@ -166,11 +166,11 @@ def _membrane(b: Builder, node: Recurrent, states: dict[str, Value], current: li
     """Decay, integrate, reset, fire, in the order of the interpreter; ``current`` sets the C variable ``in``."""
     shape = node.feature_shape or (node.units,)
     reset, delay = node.options.reset, node.options.delay
-    beta = b.vector(f"{node.name}.beta", unit_vector(node, "beta"), shape)
+    beta = _per_unit(b, node, "beta")
     mem, spk = states["mem"].expr, states["spk"].expr
     body = [
         *current,
-        f"const float theta = {b.vector(f'{node.name}.threshold', unit_vector(node, 'threshold'), shape)};",
+        f"const float theta = {_per_unit(b, node, 'threshold')};",
         f"float v = {mem}[i];",
     ]
     if reset is not Reset.NONE:
@@ -199,8 +199,43 @@ def _lif(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -> Non
 def _synaptic(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -> None:
     syn = states["syn"].expr
     current = _current(b, node, x, states["spk"])
-    alpha = b.vector(f"{node.name}.alpha", unit_vector(node, "alpha"), node.feature_shape or (node.units,))
+    alpha = _per_unit(b, node, "alpha")
     _membrane(b, node, states, [f"const float in = {alpha} * {syn}[i] + ({current});", f"{syn}[i] = in;"])
+
+
+def _alif(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -> None:
+    """As the interpreter; the spikes of the step before are the state ``spk`` until they are replaced."""
+    reset, delay, adapted = node.options.reset, node.options.delay, node.options.adapted
+    spk, adapt, mem = (states[s].expr for s in ("spk", "adapt", "mem"))
+    body = [
+        f"const float in = {_current(b, node, x, states['spk'])};",
+        f"const float theta = {_per_unit(b, node, 'threshold')}, strength = {_per_unit(b, node, 'strength')};",
+        f"const int fired = {spk}[i] != 0u;",
+        f"const float old = {adapt}[i];",
+        f"const float now = {_per_unit(b, node, 'rho')} * old + (float)fired;",
+        "const float level = theta + strength * now;",
+        f"float v = {mem}[i];",
+    ]
+    beta = _per_unit(b, node, "beta")
+    if reset is Reset.ZERO and delay:
+        body.append("v = fired ? 0.0f : v;")
+    body.append(f"v = {beta} * v + in;")
+    if delay and reset is Reset.SUBTRACT:
+        body.append(f"v -= fired ? theta{' + strength * old' if adapted else ''} : 0.0f;")
+    elif delay and reset is Reset.ZERO_UPDATE:
+        body.append("v = fired ? 0.0f : v;")
+    body.append(f"{spk}[i] = (uint8_t)(v > level);")
+    if not delay and reset is Reset.SUBTRACT:
+        body.append(f"v -= {spk}[i] != 0u ? {'level' if adapted else 'theta'} : 0.0f;")
+    elif not delay and reset is not Reset.NONE:
+        body.append(f"v = {spk}[i] != 0u ? 0.0f : v;")
+    b.each(int(np.prod(node.feature_shape or (node.units,))), *body, f"{adapt}[i] = now;", f"{mem}[i] = v;")
+
+
+def _li(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -> None:
+    mem, beta = states["mem"], _per_unit(b, node, "beta")
+    current = _current(b, node, x, mem)
+    b.each(mem.size, f"{mem.expr}[i] = {beta} * {mem.expr}[i] + ({current});")
 
 
 _CELLS: dict[str, Callable[[Builder, Recurrent, Value, dict[str, Value]], None]] = {
@@ -210,4 +245,6 @@ _CELLS: dict[str, Callable[[Builder, Recurrent, Value, dict[str, Value]], None]]
     "lstm": _lstm,
     "lif": _lif,
     "synaptic": _synaptic,
+    "alif": _alif,
+    "li": _li,
 }

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sparsecirc.cells import crossed
 from sparsecirc.errors import UsageError
-from sparsecirc.export.c._cells import unit_vector
 from sparsecirc.export.c._plan import Plan
 from sparsecirc.export.c._text import array_text, snippet, to_float32
 from sparsecirc.ir import Embedding, Graph, Recurrent, Repeat, Result, interpret
@@ -79,7 +79,7 @@ def _given_input(graph: Graph, plan: Plan, golden: ArrayLike) -> NDArray[Any]:
 def _certain_steps(graph: Graph, exact: Result, single: Result, steps: int) -> int:
     """Steps before rounding may decide a spike: single and double precision agree and no membrane is too close."""
     for node in _spiking(graph):
-        theta = unit_vector(node, "threshold").astype(np.float64)
+        theta = crossed(node.vectors(), {s: exact.values[f"{node.name}.{s}"] for s in node.cell.states})
         distance = np.abs(exact.values[f"{node.name}.mem"] - theta)
         doubtful = (exact.values[node.name] != single.values[node.name]) | (
             (distance > 0) & (distance < _CLOSE * (1 + np.abs(theta)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sparsecirc.cells import Reset
+from sparsecirc.cells import ALIF, Reset
 from sparsecirc.errors import UnsupportedError
 from sparsecirc.export.onnx._builder import Builder
 from sparsecirc.ir import Recurrent
@@ -14,8 +14,8 @@ Body = Callable[[Builder, Recurrent, str, str | None, States], States]
 
 
 def carried(node: Recurrent) -> tuple[str, ...]:
-    """States a step needs from the step before; spikes only where they are fed back."""
-    fed_back = "hh" in node.params or "hh_diag" in node.params
+    """States a step needs from the step before; spikes only where they are fed back, or move a threshold."""
+    fed_back = "hh" in node.params or "hh_diag" in node.params or node.cell is ALIF
     return tuple(s for s in node.cell.states if s != node.cell.feedback or fed_back or not node.cell.spiking)
 
 
@@ -111,7 +111,7 @@ def _without(b: Builder, mem: str, spikes: str, amount: str, hint: str) -> str:
 def _membrane(b: Builder, node: Recurrent, current: str, mem: str) -> States:
     """Decay, integrate, reset, fire, in the order of operations of the cell's own step."""
     n, reset = node.name, node.options.reset
-    beta, theta = b.const(node.params["beta"], f"{n}.beta"), b.const(node.params["threshold"], f"{n}.threshold")
+    beta, theta = (b.const(node.vectors()[k], f"{n}.{k}") for k in ("beta", "threshold"))
     due = _fires(b, mem, theta, f"{n}.due") if reset is not Reset.NONE else ""
     if reset is Reset.ZERO:
         mem = b.op("Mul", [b.op("Sub", [b.const(1.0, f"{n}.one"), due], f"{n}.quiet"), mem], f"{n}.mem.cleared")
@@ -132,10 +132,41 @@ def _lif(b: Builder, node: Recurrent, driven: str, rec: str | None, state: State
 
 
 def _synaptic(b: Builder, node: Recurrent, driven: str, rec: str | None, state: States) -> States:
-    alpha = b.const(node.params["alpha"], f"{node.name}.alpha")
+    alpha = b.const(node.vectors()["alpha"], f"{node.name}.alpha")
     kept = b.op("Mul", [alpha, state["syn"]], f"{node.name}.syn.kept")
     syn = b.op("Add", [kept, _pre(b, node, driven, rec)], f"{node.name}.syn.new")
     return {"syn": syn, **_membrane(b, node, syn, state["mem"])}
+
+
+def _alif(b: Builder, node: Recurrent, driven: str, rec: str | None, state: States) -> States:
+    n, options, reset = node.name, node.options, node.options.reset
+    beta, theta, rho, strength = (b.const(node.vectors()[k], f"{n}.{k}") for k in ALIF.vectors)
+    fired, old, mem = state["spk"], state["adapt"], state["mem"]
+    adapt = b.op("Add", [b.op("Mul", [rho, old], f"{n}.adapt.kept"), fired], f"{n}.adapt.new")
+    level = b.op("Add", [theta, b.op("Mul", [strength, adapt], f"{n}.rise")], f"{n}.level")
+    if options.delay and reset is Reset.ZERO:
+        mem = _without(b, mem, fired, mem, f"{n}.mem.cleared")
+    current = _pre(b, node, driven, rec)
+    mem = b.op("Add", [b.op("Mul", [beta, mem], f"{n}.mem.decayed"), current], f"{n}.mem.driven")
+    if options.delay and reset is Reset.SUBTRACT:
+        amount = theta
+        if options.adapted:
+            amount = b.op("Add", [theta, b.op("Mul", [strength, old], f"{n}.rise.before")], f"{n}.level.before")
+        mem = _without(b, mem, fired, amount, f"{n}.mem.reset")
+    elif options.delay and reset is Reset.ZERO_UPDATE:
+        mem = _without(b, mem, fired, mem, f"{n}.mem.reset")
+    spk = _fires(b, mem, level, f"{n}.spk.new")
+    if not options.delay and reset is Reset.SUBTRACT:
+        mem = _without(b, mem, spk, level if options.adapted else theta, f"{n}.mem.reset_now")
+    elif not options.delay and reset is not Reset.NONE:
+        mem = _without(b, mem, spk, mem, f"{n}.mem.reset_now")
+    return {"spk": spk, "adapt": adapt, "mem": mem}
+
+
+def _li(b: Builder, node: Recurrent, driven: str, rec: str | None, state: States) -> States:
+    beta = b.const(node.vectors()["beta"], f"{node.name}.beta")
+    kept = b.op("Mul", [beta, state["mem"]], f"{node.name}.mem.kept")
+    return {"mem": b.op("Add", [kept, _pre(b, node, driven, rec)], f"{node.name}.mem.new")}
 
 
 _BODIES: dict[str, Body] = {
@@ -145,4 +176,6 @@ _BODIES: dict[str, Body] = {
     "lstm": _lstm,
     "lif": _lif,
     "synaptic": _synaptic,
+    "alif": _alif,
+    "li": _li,
 }

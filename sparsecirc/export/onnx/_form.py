@@ -37,8 +37,8 @@ def parse_form(form: Form | str) -> Form:
 
 def why_not_operator(node: Recurrent, graph: Graph) -> str | None:
     """Why ONNX has no operator for ``node``, or ``None`` where it has."""
-    if node.cell.spiking:
-        return f"ONNX has no operator for the spiking cell '{node.cell.name}'"
+    if node.cell.vectors:
+        return f"ONNX has no operator for the neurons of cell '{node.cell.name}'"
     if "hr" in node.params:
         return "ONNX's LSTM operator has no projection"
     if "ih" not in node.params or "hh" not in node.params:
