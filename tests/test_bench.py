@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from importlib import util
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ from sparsecirc.ir import (
     interpret,
 )
 
-PEERS = [e for e in ENGINES.values() if e.name not in ("sparsecirc", "onnxruntime")]
+ONNX = ("onnxruntime", "openvino")
+PEERS = [e for e in ENGINES.values() if e.name not in ("sparsecirc", *ONNX) and util.find_spec(e.package)]
 
 
 @dataclass
@@ -195,7 +197,7 @@ def test_every_peer_computes_the_network(name, batch):
         except CannotRun:
             continue
         ran.append(engine.name)
-        if engine.name == "snntorch" and name in UNLIKE_SNNTORCH:
+        if name in UNLIKE.get(engine.name, ()):
             assert any(np.abs(have - want).max() > 0.1 for have, want in zip(got, expected, strict=True))
             continue
         for have, want in zip(got, expected, strict=True):
@@ -203,10 +205,33 @@ def test_every_peer_computes_the_network(name, batch):
             assert np.abs(have - want).max() < 2e-5, engine.name
     assert {"torch_dense", "torch_csr", "scipy_csr"} <= set(ran)
     assert ("snntorch" in ran) == (graph.spiking and name != "lif one to one")
+    for peer in {"norse", "spikingjelly"} & {e.name for e in PEERS}:
+        assert (peer in ran) == (name in RESETS_AT_ONCE), peer
 
 
-# Resets that snntorch's layer of that kind does not have; bench drops the engine there because it differs.
-UNLIKE_SNNTORCH = {"lif zero delayed", "synaptic zero delayed", "synaptic zero at once", "synaptic zero_update at once"}
+# Networks whose spikes are those of neurons that reset at the spike itself, norse's and SpikingJelly's.
+RESETS_AT_ONCE = {"lif zero delayed", "lif zero at once", "lif subtract at once"}
+
+# bench drops an engine that differs. snntorch's layers have no such resets; norse and SpikingJelly subtract again and
+# again from a membrane that is above its threshold even after a reset, which these strong inputs bring about.
+UNLIKE = {
+    "snntorch": {"lif zero delayed", "synaptic zero delayed", "synaptic zero at once", "synaptic zero_update at once"},
+    "norse": {"lif subtract at once"},
+    "spikingjelly": {"lif subtract at once"},
+}
+
+
+@pytest.mark.parametrize("engine", ["norse", "spikingjelly"])
+def test_simulators_that_subtract_at_the_spike(engine):
+    if util.find_spec(engine) is None:
+        pytest.skip(f"needs {engine}")
+    node = layer("lif", options=Options(Reset.SUBTRACT, False))
+    graph = one(node.with_params(threshold=np.full(8, 2.0, np.float32)))
+    x = example_input(graph, batch=4, steps=30, seed=1)
+    expected = interpret(graph, x).y
+    assert expected.mean() > 0.02
+    job = _job(Interpreted(graph), x, None, None, None)
+    assert np.array_equal(ENGINES[engine].prepare(job)()[0], expected)
 
 
 def test_a_wrong_engine_is_listed_and_not_timed():
@@ -384,13 +409,15 @@ def test_the_users_model_is_run_and_left_as_it_was():
     assert [s.name for s in report.skipped] == ["torch_dense"], "a model with other weights must not be timed"
 
 
+@pytest.mark.parametrize("engine", ONNX)
 @pytest.mark.parametrize("name", ["gru", "lstm", "rnn_tanh", "lif subtract delayed"])
-def test_onnxruntime_runs_the_exported_network(name):
+def test_runtimes_run_the_exported_network(name, engine):
     pytest.importorskip("onnx", reason="needs onnx (extra 'onnx')")
-    pytest.importorskip("onnxruntime", reason="needs onnxruntime (extra 'onnx')")
+    if util.find_spec(engine) is None:
+        pytest.skip(f"needs {engine}")
     graph = GRAPHS[name]
     job = _job(Interpreted(graph), example_input(graph, batch=2, steps=6), None, None, None)
-    got = list(ENGINES["onnxruntime"].prepare(job)())
+    got = list(ENGINES[engine].prepare(job)())
     assert np.abs(got[0] - interpret(graph, job.inputs).y).max() < 2e-5
 
 

@@ -14,9 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 from sparsecirc._bench._host import Host
 from sparsecirc._bench._job import Array, CannotRun, Engine, Job, Run, resize
 from sparsecirc._bench._measure import interleaved
-from sparsecirc._bench._others import prepare_onnxruntime, prepare_program, prepare_scipy
+from sparsecirc._bench._onnx import prepare_onnxruntime, prepare_openvino
+from sparsecirc._bench._others import prepare_program, prepare_scipy
+from sparsecirc._bench._spiking import prepare_norse, prepare_snntorch, prepare_spikingjelly
 from sparsecirc._bench._threads import pinned_threads
-from sparsecirc._bench._torch import prepare_csr, prepare_dense, prepare_snntorch
+from sparsecirc._bench._torch import prepare_csr, prepare_dense, prepare_torch_sparse
 from sparsecirc._verify import VerifyReport, compare, run_of
 from sparsecirc.errors import MismatchError, UsageError
 from sparsecirc.ir import Result, interpret
@@ -39,8 +41,14 @@ ENGINES: dict[str, Engine] = {
         Engine(PROGRAM, False, "", prepare_program, "the compiled program"),
         Engine("torch_dense", True, "torch", prepare_dense, "torch.nn layers, zeros multiplied like any weight"),
         Engine("onnxruntime", True, "onnxruntime", prepare_onnxruntime, "the exported ONNX file"),
+        Engine("openvino", True, "openvino", prepare_openvino, "the exported ONNX file"),
         Engine("snntorch", True, "snntorch", prepare_snntorch, "snntorch neurons in a loop over time"),
+        Engine("norse", True, "norse", prepare_norse, "norse neurons in a loop over time"),
+        Engine("spikingjelly", True, "spikingjelly", prepare_spikingjelly, "SpikingJelly neurons in a loop over time"),
         Engine("torch_csr", False, "torch", prepare_csr, "a loop over time with torch CSR products"),
+        Engine(
+            "torch_sparse", False, "torch_sparse", prepare_torch_sparse, "a loop over time with SparseTensor products"
+        ),
         Engine("scipy_csr", False, "scipy", prepare_scipy, "a loop over time with scipy CSR products"),
     )
 }

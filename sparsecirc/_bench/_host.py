@@ -11,7 +11,10 @@ from typing import Any
 
 from sparsecirc._machine import processor, usable_cores
 
-_PACKAGES = ("numpy", "torch", "snntorch", "scipy", "onnxruntime", "onnx", "nir")
+_PACKAGES = (
+    "numpy", "torch", "snntorch", "scipy", "onnxruntime", "onnx", "nir",
+    "openvino", "norse", "spikingjelly", "torch_sparse",
+)  # fmt: skip
 _ISAS = (("avx512f", "avx512"), ("avx2", "avx2"), ("asimd", "neon"))
 
 

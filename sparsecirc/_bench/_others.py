@@ -1,17 +1,14 @@
-"""The other peers: scipy's CSR products in a loop, ONNX Runtime, and the program itself."""
+"""The program itself, and scipy's CSR products in a loop."""
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sparsecirc._bench._job import SPARSE_BELOW, Array, CannotRun, Job, Run, fold_bias, used_ports
+from sparsecirc._bench._job import SPARSE_BELOW, Array, Job, Run, fold_bias, used_ports
 from sparsecirc._bench._loop import Loop, Ops
-from sparsecirc.errors import MissingExtraError, UnsupportedError
 from sparsecirc.ir import Graph, Node, Recurrent
 from sparsecirc.ir._node import Context
 
@@ -125,34 +122,3 @@ def _layer(graph: Graph, node: Recurrent, batch: int) -> Callable[..., dict[str,
 def _columns(node: Node, role: str) -> Callable[[Array], Array]:
     matrix = _matrix(node, role)
     return lambda h: np.asarray(matrix @ h)
-
-
-def prepare_onnxruntime(job: Job) -> Run:
-    """The exported ONNX file in ONNX Runtime's CPU provider, all graph optimisations on."""
-    import onnxruntime as ort
-
-    try:
-        from sparsecirc.export.onnx import export_onnx
-
-        with tempfile.TemporaryDirectory(prefix="sparsecirc-bench-") as folder:
-            path = Path(folder) / "net.onnx"
-            export_onnx(job.graph, path)
-            content = path.read_bytes()
-    except (MissingExtraError, UnsupportedError) as error:
-        raise CannotRun(f"cannot export to ONNX: {error}") from error
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = job.threads
-    options.inter_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.log_severity_level = 3
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    feeds: dict[str, Array] = {}
-    for wanted in session.get_inputs():
-        if wanted.name not in job.inputs:
-            raise CannotRun(f"the exported file asks for input '{wanted.name}'; the graph has {list(job.inputs)}")
-        array = job.inputs[wanted.name]
-        feeds[wanted.name] = array.astype(np.int64) if "int64" in wanted.type else array.astype(np.float32)
-    names = [o.name for o in session.get_outputs() if o.name in job.graph.outputs]
-    if names != list(job.graph.outputs):
-        raise CannotRun(f"the exported file gives {names}: expected {list(job.graph.outputs)}")
-    return lambda: list(session.run(names, feeds))

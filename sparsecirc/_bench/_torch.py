@@ -1,4 +1,4 @@
-"""torch as a peer: its own recurrent layers, loops over dense or CSR products, and snntorch's layers."""
+"""torch as a peer: its own recurrent layers, and loops over dense or compressed products."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from sparsecirc._bench._job import SPARSE_BELOW, CannotRun, Job, Run, fold_bias, used_ports
 from sparsecirc._bench._loop import Loop, Ops
-from sparsecirc.cells import Reset
 from sparsecirc.ir import Graph, Node, Recurrent
 
 if TYPE_CHECKING:
@@ -19,6 +18,9 @@ if TYPE_CHECKING:
 Tensor = Any
 Layer = Callable[[Tensor], dict[str, Tensor]]
 Maker = Callable[[Graph, Recurrent, int], Layer]
+Product = Callable[[Tensor], Tensor]
+Compress = Callable[[Node, str], Product | None]
+"""A weight as a product with (features, vectors) columns in a compressed form, or ``None`` if it is not sparse."""
 
 
 def _pointwise(fn: str, x: Tensor) -> Tensor:
@@ -34,25 +36,50 @@ def _pointwise(fn: str, x: Tensor) -> Tensor:
 def prepare_dense(job: Job) -> Run:
     """The user's torch model if it is given and does not spike, else the graph with torch.nn's recurrent layers."""
     if job.model is not None and not job.graph.spiking:
-        return _call_model(job)
-    return _run_graph(job, _dense_layer, _dense_product)
+        return call_model(job)
+    return run_graph(job, dense_layer, dense_product)
 
 
 def prepare_csr(job: Job) -> Run:
     """The graph with torch's CSR products in a loop over time."""
-    return _run_graph(job, _csr_layer, _csr_product)
+    return _run_compressed(job, _csr)
 
 
-def prepare_snntorch(job: Job) -> Run:
-    """The user's snntorch model if it is given, else the graph with snntorch's neurons in a loop over time."""
-    if not job.graph.spiking:
-        raise CannotRun("the network has no spiking layer")
-    if job.model is not None:
-        return _call_model(job)
-    return _run_graph(job, _snntorch_layer, _dense_product)
+def prepare_torch_sparse(job: Job) -> Run:
+    """The graph with the products of torch-sparse's `SparseTensor` in a loop over time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the import: it uses parts of torch that are deprecated by now
+        import torch_sparse
+
+    def compress(node: Node, role: str) -> Product | None:
+        pattern = node.patterns.get(role)
+        if pattern is None or pattern.density >= SPARSE_BELOW:
+            return None
+        matrix = torch_sparse.SparseTensor(
+            rowptr=to_index(pattern.indptr),
+            col=to_index(pattern.indices),
+            value=to_tensor(pattern.values(node.weight(role))),
+            sparse_sizes=pattern.shape,
+            is_sorted=True,
+            trust_data=True,
+        )
+        return lambda x: torch_sparse.matmul(matrix, x)
+
+    return _run_compressed(job, compress)
 
 
-def _call_model(job: Job) -> Run:
+def _run_compressed(job: Job, compress: Compress) -> Run:
+    def product(node: Node, role: str) -> Product:
+        return _on_rows(compress(node, role)) or dense_product(node, role)
+
+    def layer(graph: Graph, node: Recurrent, batch: int) -> Layer:
+        return _loop_layer(graph, node, batch, product, lambda n, role: compress(n, role) or _dense_columns(n, role))
+
+    return run_graph(job, layer, product)
+
+
+def call_model(job: Job) -> Run:
+    """The user's own model as it is, in evaluation mode."""
     import torch
 
     assert job.model is not None
@@ -74,7 +101,8 @@ def _tensors(value: Any) -> list[Any]:
     return [value]
 
 
-def _run_graph(job: Job, layer: Maker, product: Callable[[Any, Any], Callable[[Tensor], Tensor]]) -> Run:
+def run_graph(job: Job, layer: Maker, product: Callable[[Node, str], Product]) -> Run:
+    """The graph node by node, its recurrent layers as ``layer`` makes them and its linear ones with ``product``."""
     import torch
 
     graph = job.graph
@@ -105,13 +133,13 @@ def _run_graph(job: Job, layer: Maker, product: Callable[[Any, Any], Callable[[T
     return run
 
 
-def _glue(node: Node, product: Callable[[Any, Any], Callable[[Tensor], Tensor]]) -> Callable[..., dict[str, Tensor]]:
+def _glue(node: Node, product: Callable[[Node, str], Product]) -> Callable[..., dict[str, Tensor]]:
     """Everything that is not recurrent."""
     import torch
     from torch.nn import functional
 
     attrs: dict[str, Any] = node.attrs()
-    params = {role: _tensor(node.weight(role)) for role in node.params}
+    params = {role: to_tensor(node.weight(role)) for role in node.params}
     bias = params.get("bias")
 
     def linear() -> Callable[..., Tensor]:
@@ -180,57 +208,68 @@ def _multiply(xs: Sequence[Tensor]) -> Tensor:
     return total
 
 
-def _tensor(array: Any) -> torch.Tensor:
+def to_tensor(array: Any) -> torch.Tensor:
+    """float32, sharing memory where it can."""
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
-def _dense_product(node: Node, role: str) -> Callable[[Tensor], Tensor]:
+def to_index(array: Any) -> torch.Tensor:
+    """64-bit indices, without a warning about memory that is not writable."""
+    import torch
+
+    return torch.from_numpy(np.array(array, np.int64))
+
+
+def dense_product(node: Node, role: str) -> Product:
+    """Vectors in the last axis times a dense weight."""
     from torch.nn import functional
 
-    weight = _tensor(node.weight(role))
+    weight = to_tensor(node.weight(role))
     return lambda x: functional.linear(x, weight)
 
 
-def _csr(node: Node, role: str) -> Tensor | None:
-    """The weight in torch's CSR form with 32-bit indices (what MKL takes as it is), or ``None`` if it is not sparse."""
+def _dense_columns(node: Node, role: str) -> Product:
+    weight = to_tensor(node.weight(role))
+    return lambda x: weight @ x
+
+
+def _csr(node: Node, role: str) -> Product | None:
+    """Torch's CSR form with 32-bit indices (what MKL takes as it is)."""
     import torch
 
     pattern = node.patterns.get(role)
     if pattern is None or pattern.density >= SPARSE_BELOW:
         return None
-    values = _tensor(pattern.values(node.weight(role)))
+    values = to_tensor(pattern.values(node.weight(role)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(
+        weight = torch.sparse_csr_tensor(
             torch.from_numpy(pattern.indptr.copy()),
             torch.from_numpy(pattern.indices.copy()),
             values,
             pattern.shape,
             check_invariants=True,
         )
+    return lambda x: weight @ x
 
 
-def _csr_product(node: Node, role: str) -> Callable[[Tensor], Tensor]:
-    weight = _csr(node, role)
-    if weight is None:
-        return _dense_product(node, role)
-
-    def multiply(x: Tensor) -> Tensor:
-        return (weight @ x.reshape(-1, x.shape[-1]).T).T.reshape(*x.shape[:-1], -1)
-
-    return multiply
+def _on_rows(columns: Product | None) -> Product | None:
+    """The same product with vectors in the last axis."""
+    if columns is None:
+        return None
+    return lambda x: columns(x.reshape(-1, x.shape[-1]).T).T.reshape(*x.shape[:-1], -1)
 
 
-def _dense_layer(graph: Graph, node: Recurrent, batch: int) -> Layer:
+def dense_layer(graph: Graph, node: Recurrent, batch: int) -> Layer:
     """torch.nn's layer where it computes the same, else a loop over dense products."""
     import torch
 
     roles = set(node.params)
     default_only = used_ports(graph, node) in ((), (node.ports()[0],))
     if node.cell.vectors or not default_only or "hh_diag" in roles or not {"ih", "hh"} <= roles:
-        return _loop_layer(graph, node, batch, columns=False)
+        return _loop_layer(graph, node, batch, dense_product, _dense_columns)
     width, units = node.params["ih"].shape[1], node.units
     kwargs: dict[str, Any] = {"bias": bool(roles & {"bias_ih", "bias_hh"})}
     if "hr" in roles:
@@ -244,41 +283,43 @@ def _dense_layer(graph: Graph, node: Recurrent, batch: int) -> Layer:
     layer.eval()
     for role in ("ih", "hh", "hr"):
         if role in roles:
-            getattr(layer, f"weight_{role}_l0").copy_(_tensor(node.weight(role)))
+            getattr(layer, f"weight_{role}_l0").copy_(to_tensor(node.weight(role)))
         if role != "hr" and kwargs["bias"]:
             value = node.params.get(f"bias_{role}", np.zeros(node.cell.n_gates * units))
-            getattr(layer, f"bias_{role}_l0").copy_(_tensor(value))
+            getattr(layer, f"bias_{role}_l0").copy_(to_tensor(value))
     port = node.ports()[0]
     if node.reverse:
         return lambda x: {port: layer(x.flip(0))[0].flip(0)}
     return lambda x: {port: layer(x)[0]}
 
 
-def _csr_layer(graph: Graph, node: Recurrent, batch: int) -> Layer:
-    return _loop_layer(graph, node, batch, columns=True)
-
-
-def _loop_layer(graph: Graph, node: Recurrent, batch: int, *, columns: bool) -> Layer:
-    """A loop over time; with ``columns`` the weights are CSR and values are (units, batch), as CSR products want."""
+def _loop_layer(
+    graph: Graph,
+    node: Recurrent,
+    batch: int,
+    product: Callable[[Node, str], Product],
+    columns: Callable[[Node, str], Product],
+) -> Layer:
+    """A loop over time with values as (units, batch), which is what compressed products want."""
     import torch
 
     bias, late = fold_bias(node)
-    drive_bias = None if bias is None else _tensor(bias)
-    project_input = (_csr_product if columns else _dense_product)(node, "ih") if "ih" in node.params else None
+    drive_bias = None if bias is None else to_tensor(bias)
+    project_input = product(node, "ih") if "ih" in node.params else None
     ops = Ops(torch.tanh, torch.sigmoid, torch.relu, lambda mask: mask.to(torch.float32))
 
     def shaped(vector: Any) -> Tensor:
         # States are (units, batch): one value a row. Neurons after a convolution keep (batch, *feature_shape).
-        return _tensor(vector).reshape(node.feature_shape or (-1, 1))
+        return to_tensor(vector).reshape(node.feature_shape or (-1, 1))
 
     recur: Callable[[Tensor], Tensor] | None = None
     if "hh" in node.params:
-        recur = _column_product(node, "hh", sparse=columns)
+        recur = columns(node, "hh")
     elif "hh_diag" in node.params:
         diagonal = shaped(node.weight("hh_diag"))
         recur = lambda h: h * diagonal  # noqa: E731
     vectors = {k: shaped(node.params[k]) for k in node.cell.vectors}
-    project = _column_product(node, "hr", sparse=columns) if "hr" in node.params else None
+    project = columns(node, "hr") if "hr" in node.params else None
     loop = Loop(node, ops, recur, None if late is None else shaped(late), vectors, project)
     ports = used_ports(graph, node) or (node.ports()[0],)
     start = {
@@ -294,70 +335,5 @@ def _loop_layer(graph: Graph, node: Recurrent, batch: int, *, columns: bool) -> 
             return {p: torch.stack(v) for p, v in loop.run(drive.unbind(0), start, ports).items()}
         out = loop.run(drive.transpose(1, 2).contiguous().unbind(0), start, ports)
         return {p: torch.stack(v).transpose(1, 2) for p, v in out.items()}
-
-    return run
-
-
-def _column_product(node: Node, role: str, *, sparse: bool) -> Callable[[Tensor], Tensor]:
-    weight = _csr(node, role) if sparse else None
-    dense = _tensor(node.weight(role)) if weight is None else weight
-    return lambda h: dense @ h
-
-
-_SNN_RESETS = {Reset.SUBTRACT: "subtract", Reset.ZERO: "zero", Reset.ZERO_UPDATE: "zero", Reset.NONE: "none"}
-
-
-def _snntorch_layer(graph: Graph, node: Recurrent, batch: int) -> Layer:
-    """A neuron of snntorch stepped over time, as its tutorials do; drives of all steps are computed at once."""
-    import snntorch as snn
-    import torch
-
-    if not node.cell.spiking:
-        return _dense_layer(graph, node, batch)
-    if node.cell.name not in ("lif", "synaptic"):
-        raise CannotRun(f"layer '{node.name}' is a '{node.cell.name}', which snntorch does not have")
-    if "hh_diag" in node.params:
-        raise CannotRun(f"layer '{node.name}' has one-to-one feedback: give the snntorch model itself")
-    bias, _ = fold_bias(node)
-    drive_bias = None if bias is None else _tensor(bias)
-    project = _dense_product(node, "ih") if "ih" in node.params else None
-
-    def vector(role: str) -> Tensor:
-        return _tensor(node.params[role]).reshape(node.feature_shape or (-1,))
-
-    kwargs: dict[str, Any] = {
-        "beta": vector("beta"),
-        "threshold": vector("threshold"),
-        "reset_mechanism": _SNN_RESETS[node.options.reset],
-        "reset_delay": node.options.delay,
-    }
-    if node.cell.name == "synaptic":
-        kwargs["alpha"] = vector("alpha")
-    recurrent = "hh" in node.params
-    if recurrent:
-        kwargs.update(linear_features=node.units, all_to_all=True)
-    kinds = {("lif", False): "Leaky", ("lif", True): "RLeaky"}
-    kinds |= {("synaptic", False): "Synaptic", ("synaptic", True): "RSynaptic"}
-    neuron: Any = getattr(snn, kinds[node.cell.name, recurrent])(**kwargs)
-    if recurrent:
-        neuron.recurrent.weight.copy_(_tensor(node.weight("hh")))
-        neuron.recurrent.bias.zero_()  # folded into the drive
-    names = (["spk"] if recurrent else []) + (["syn"] if node.cell.name == "synaptic" else []) + ["mem"]
-    shape = (batch, *(node.feature_shape or (node.units,)))
-    ports = used_ports(graph, node) or ("spk",)
-
-    def run(x: Tensor) -> dict[str, Tensor]:
-        drive = x if project is None else project(x)
-        if drive_bias is not None:
-            drive = drive + drive_bias
-        state = [torch.zeros(shape) for _ in names]
-        kept: dict[str, list[Tensor]] = {p: [] for p in ports}
-        for current in drive.unbind(0):
-            out = neuron(current, *state)
-            spk, state = out[0], list(out[0 if recurrent else 1 :])
-            now = {"spk": spk, **dict(zip(names, state, strict=True))}
-            for port, values in kept.items():
-                values.append(now[port])
-        return {p: torch.stack(v) for p, v in kept.items()}
 
     return run
