@@ -79,17 +79,12 @@ def compile(
 def problems(graph: Graph, isa: Isa, exact: bool, dtype: str = "f32") -> list[tuple[Problem, np.ndarray]]:
     """Every matrix that native kernels multiply by, with its dense float32 weight."""
     found = []
-    spikes = {f"{n.name}.spk" for n in graph.recurrent if n.cell.spiking} | {
-        n.name for n in graph.recurrent if n.cell.spiking
-    }
     for view in graph.weights():
         node = view.node
         if not _native(node, view.role):
             continue
         recurrence = isinstance(node, Recurrent) and view.role != "ih"
-        fed_by_spikes = (
-            node.cell.spiking if isinstance(node, Recurrent) and view.role == "hh" else node.inputs[0] in spikes
-        )
+        source = graph.specs[node.name if recurrence and view.role == "hh" else node.inputs[0]]
         many = not recurrence and graph.specs[node.inputs[0]].time
         problem = Problem(
             weight=view.name,
@@ -97,7 +92,7 @@ def problems(graph: Graph, isa: Isa, exact: bool, dtype: str = "f32") -> list[tu
             isa=isa,
             pattern=view.pattern,
             vectors=SEQUENCE_VECTORS if many else 1,
-            spikes=fed_by_spikes,
+            spikes=source.spikes and view.role != "hr",
             exact=exact,
             dtype=dtype if _bounded(node, view.role) else "f32",
         )

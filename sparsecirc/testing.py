@@ -107,6 +107,7 @@ def recurrent_graph(
     feature_shape: tuple[int, ...] = (),
     pattern: PatternMaker | None = None,
     batch_first: bool = False,
+    spiking_input: bool = False,
     seed: int = 0,
 ) -> Graph:
     """One recurrent layer named ``rnn`` that reads the input ``x``; every state is an output.
@@ -126,6 +127,7 @@ def recurrent_graph(
         feature_shape: shape of the units where they are no vector.
         pattern: makes the pattern of a weight from its magnitudes; random places by default.
         batch_first: layout of ``x`` and of the outputs.
+        spiking_input: whether ``x`` is declared to be spikes.
         seed: of weights and patterns.
     """
     rng = np.random.default_rng(seed)
@@ -163,7 +165,8 @@ def recurrent_graph(
     )  # fmt: skip
     shape = (inputs,) if input_product or not feature_shape else feature_shape
     outputs = {state: f"rnn.{state}" for state in cell.states}
-    return Graph((Input("x", shape=shape), layer), outputs, batch_first=batch_first, dt=1e-3 if cell.vectors else None)
+    source = Input("x", shape=shape, spiking=spiking_input)
+    return Graph((source, layer), outputs, batch_first=batch_first, dt=1e-3 if cell.vectors else None)
 
 
 def classifier_graph(cell: Cell, inputs: int, units: int, classes: int, density: float, *, seed: int = 0) -> Graph:
@@ -211,9 +214,12 @@ class Problem:
         return recurrent_graph(self.cell, self.inputs, self.units, self.density, seed=self.seed, **self.options)
 
     def x(self) -> NDArray[np.float32]:
-        """The input, float32 of shape (steps, batch, features)."""
+        """The input, float32 of shape (steps, batch, features); spikes where the graph says so."""
         rng = np.random.default_rng(self.seed + 1)
-        shape = self.graph().inputs[0].shape
+        source = self.graph().inputs[0]
+        shape = source.shape
+        if source.spiking:
+            return (rng.random((self.steps, self.batch, *shape)) < 0.15).astype(np.float32)
         return rng.standard_normal((self.steps, self.batch, *shape)).astype(np.float32)
 
     def valid(self) -> NDArray[np.int64] | None:
@@ -260,6 +266,7 @@ def _catalogue() -> dict[str, Problem]:
         add(cell, 5, 17, 0.5, 63, 3, bias=False, reverse=True, label="nobias-reverse")
         add(cell, cell.n_gates * 17, 17, 0.5, 63, 3, input_product=False, label="drive")
         add(cell, 5, 17, 0.5, 63, 3, recurrence=False, label="feedforward")
+        add(cell, 70, 33, 0.3, 63, 3, spiking_input=True, label="spikes-in")
         add(cell, 16, 64, 0.25, 63, 3, pattern=block(16, 1), label="block16x1")
         add(cell, 16, 64, 0.25, 63, 3, pattern=block(4, 4), label="block4x4")
         if cell.spiking:

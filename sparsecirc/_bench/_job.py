@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsecirc._compile import SPIKE_RATE
 from sparsecirc.errors import UsageError
 from sparsecirc.ir import Embedding, Graph, Recurrent
 
@@ -117,8 +118,8 @@ def resize(graph: Graph, x: Mapping[str, Array], batch: int | None, steps: int |
 
 
 def example_input(graph: Graph, *, batch: int = 1, steps: int = 64, seed: int = 0) -> Inputs:
-    """Random inputs that fit ``graph``: normal for gated networks, uniform in [0, 1) for spiking ones, indices for
-    embeddings; by input name, in the user's layout.
+    """Random inputs that fit ``graph``: normal for gated networks, uniform in [0, 1) for spiking ones, `SPIKE_RATE` of
+    ones for inputs declared to be spikes, indices for embeddings; by input name, in the user's layout.
     """
     rng = np.random.default_rng(seed)
     tables = {n.inputs[0]: n.params["weight"].shape[0] for n in graph.nodes if isinstance(n, Embedding)}
@@ -128,6 +129,8 @@ def example_input(graph: Graph, *, batch: int = 1, steps: int = 64, seed: int = 
         shape = (*lead, *node.shape)
         if node.name in tables:
             out[node.name] = rng.integers(0, tables[node.name], shape)
+        elif node.spiking:
+            out[node.name] = (rng.random(shape) < SPIKE_RATE).astype(np.float32)
         elif graph.spiking:
             out[node.name] = rng.random(shape, dtype=np.float32)
         else:

@@ -36,6 +36,7 @@ class ModelSpec:
         allow_pickle: whether a checkpoint may run code while it is read.
         dt: seconds per time step of a spiking network, where the user said so.
         input_shape: sizes of an input batch as the model takes it, with commas.
+        spiking_input: whether its inputs are spikes, where the user said so.
     """
 
     text: str
@@ -43,6 +44,7 @@ class ModelSpec:
     allow_pickle: bool = False
     dt: float | None = None
     input_shape: str | None = None
+    spiking_input: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,18 @@ _MODEL = (
             str | None,
             typer.Option(
                 "--input-shape", metavar="B,...", help="One input of a torch model whose layers leave it open."
+            ),
+        ],
+        None,
+    ),
+    (
+        "spiking_input",
+        Annotated[
+            bool | None,
+            typer.Option(
+                "--spiking-input/--no-spiking-input",
+                help="Inputs are spikes (0 or 1, mostly 0), or not: products by events are tried on them.",
+                show_default=False,
             ),
         ],
         None,

@@ -69,8 +69,9 @@ class Loaded:
             return self.program.graph
         if self.stored is None:
             return convert(self, self.model)
-        graph = self.stored
-        return graph if self.spec.dt is None else replace(graph, dt=self.spec.dt)
+        graph = self.stored if self.spec.dt is None else replace(self.stored, dt=self.spec.dt)
+        asked = self.spec.spiking_input
+        return graph if asked is None else graph.with_spiking_input(spiking=asked)
 
     def input(self, *, batch: int, steps: int, seed: int = 0) -> dict[str, NDArray[Any]]:
         """An input of ``batch`` samples and ``steps`` time steps: the source's own samples where they fit.
@@ -267,7 +268,8 @@ def convert(loaded: Loaded, model: Any) -> Graph:
     """
     from sparsecirc.frontends import to_graph
 
-    return to_graph(model, example=_shown_input(loaded), dt=loaded.spec.dt)
+    spec = loaded.spec
+    return to_graph(model, example=_shown_input(loaded), dt=spec.dt, spiking_input=spec.spiking_input)
 
 
 def _shown_input(loaded: Loaded) -> Any:

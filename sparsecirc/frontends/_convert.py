@@ -266,6 +266,18 @@ def _kept(graph: Graph, attempt: Attempt) -> Sequence[Any]:
     return graph.inputs
 
 
+def declare_spikes(graph: Graph, example: Sequence[Tensor] | None, asked: bool | None) -> Graph:
+    """The graph with its inputs declared to be spikes: as ``asked``, or where the example is made of both 0 and 1.
+
+    An example of one number only (torch.zeros, torch.ones) says nothing.
+    """
+    if asked is not None:
+        return graph.with_spiking_input(spiking=asked)
+    shown = zip(graph.inputs, example or (), strict=False)
+    names = [n.name for n, x in shown if set(torch.unique(x).tolist()) == {0, 1}]
+    return graph.with_spiking_input(*names) if names else graph
+
+
 # ---- patterns -------------------------------------------------------------------------------------------------------
 def with_zero_patterns(graph: Graph) -> Graph:
     """The same graph where every matrix that holds zeros gets the pattern of its non-zeros.

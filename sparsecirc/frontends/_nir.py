@@ -110,7 +110,9 @@ class _Reader:
         if kind(node) == "Input":
             shape = tuple(int(n) for n in np.ravel(node.input_type["input"])) if path in self.flat.inputs else None
             if shape is not None:
-                self.values[path] = self._add(Input(self._label(path), shape=shape, time=True))
+                self.values[path] = self._add(
+                    Input(self._label(path), shape=shape, time=True, spiking=unpack(node).get("spiking") is True)
+                )
                 return
         value = self._input(path)
         if kind(node) == "Output" and path in self.flat.outputs:

@@ -9,7 +9,15 @@ from typing import Any
 from torch import nn
 
 from sparsecirc.errors import SparsecircError, UnsupportedError, UsageError, missing_extra
-from sparsecirc.frontends._convert import Attempt, Converter, HasPatterns, Recorded, RunFailedError, with_masks
+from sparsecirc.frontends._convert import (
+    Attempt,
+    Converter,
+    HasPatterns,
+    Recorded,
+    RunFailedError,
+    declare_spikes,
+    with_masks,
+)
 from sparsecirc.frontends._examples import STEPS, as_inputs, guesses, is_sequence, layouts
 from sparsecirc.frontends._neurons import STATES, is_neuron
 from sparsecirc.frontends._run import Call, bare_neuron, batch_major, checked_module, per_step, plain_sequential, whole
@@ -29,6 +37,7 @@ def from_snntorch(
     dt: float = 1e-3,
     batch_first: bool | None = None,
     outputs: Sequence[str] | None = None,
+    spiking_input: bool | None = None,
 ) -> Graph:
     """A model with neurons of snntorch as a `Graph`, recovered from a run and compared with it spike by spike.
 
@@ -49,6 +58,8 @@ def from_snntorch(
         batch_first: whether sequences are (B, T, ...), where the model leaves it open; else (T, B, ...).
         outputs: names of the outputs to keep: ``spk``, ``mem``, ... for what a neuron layer returns per step, else
             ``y``; by default all.
+        spiking_input: whether the model is fed with spikes, so that its first product may go by events (it gives the
+            right results on any input); by default where the ``example`` given is made of both 0 and 1.
 
     Raises:
         UnsupportedError: something cannot be converted; names the layer, the line of the model and the cure.
@@ -66,7 +77,8 @@ def from_snntorch(
     for inputs in guesses(model) if example is None else [as_inputs(example)]:
         found = _found(converter, inputs, batch_first, example is None)
         if found is not None:
-            return _select(with_masks(found, model, masks), outputs)
+            graph = declare_spikes(with_masks(found, model, masks), None if example is None else inputs, spiking_input)
+            return _select(graph, outputs)
     raise no_graph(converter, model, example)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.frontends._convert import Attempt, Converter, HasPatterns, with_masks
+from sparsecirc.frontends._convert import Attempt, Converter, HasPatterns, declare_spikes, with_masks
 from sparsecirc.frontends._examples import STEPS, as_inputs, guesses, layouts
 from sparsecirc.frontends._neurons import is_neuron
 from sparsecirc.frontends._run import bare_cell, batch_major, checked_module, whole
@@ -22,6 +22,7 @@ def from_torch(
     masks: HasPatterns | None = None,
     dt: float | None = None,
     batch_first: bool | None = None,
+    spiking_input: bool = False,
 ) -> Graph:
     """A torch model as a `Graph`, recovered from a run and compared with the model in float64.
 
@@ -43,6 +44,7 @@ def from_torch(
         masks: patterns by weight name; without, zeros in the weights become patterns (see `with_zero_patterns`).
         dt: seconds per step, carried along.
         batch_first: whether sequences are (B, T, ...), where the model leaves it open.
+        spiking_input: whether the inputs are spikes (0 or 1, mostly 0), so that the first product may go by events.
 
     Raises:
         UnsupportedError: something cannot be converted; names the layer, the line of the model and the cure.
@@ -66,15 +68,21 @@ def from_torch(
             ]
         found = converter.first_that_works(attempts)
         if found is not None:
-            return with_masks(found, model, masks)
+            return declare_spikes(with_masks(found, model, masks), None, spiking_input)
     raise no_graph(converter, model, example)
 
 
 def to_graph(
-    model: nn.Module, *, example: Any = None, masks: HasPatterns | None = None, dt: float | None = None
+    model: nn.Module,
+    *,
+    example: Any = None,
+    masks: HasPatterns | None = None,
+    dt: float | None = None,
+    spiking_input: bool | None = None,
 ) -> Graph:
     """`from_snntorch` for a model with neurons of snntorch (``dt`` 1 ms unless given), else `from_torch`."""
     model = checked_module(model)
     if any(is_neuron(m) for m in model.modules()):
-        return from_snntorch(model, example=example, masks=masks, dt=1e-3 if dt is None else dt)
-    return from_torch(model, example=example, masks=masks, dt=dt)
+        dt = 1e-3 if dt is None else dt
+        return from_snntorch(model, example=example, masks=masks, dt=dt, spiking_input=spiking_input)
+    return from_torch(model, example=example, masks=masks, dt=dt, spiking_input=bool(spiking_input))

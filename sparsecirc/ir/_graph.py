@@ -160,6 +160,18 @@ class Graph:
             by_node.setdefault(view.node.name, {})[view.role] = pattern
         return self.replace_nodes(*(self.node(n).with_patterns(**p) for n, p in by_node.items()))
 
+    def with_spiking_input(self, *names: str, spiking: bool = True) -> Graph:
+        """The same graph with inputs declared to be spikes, or not; all of them where none is named.
+
+        Raises:
+            UsageError: a name is not one of the inputs.
+        """
+        known = [n.name for n in self.inputs]
+        unknown = [n for n in names if n not in known]
+        if unknown:
+            raise UsageError(f"input '{unknown[0]}' is not one of the graph's: {known}")
+        return self.replace_nodes(*(replace(n, spiking=spiking) for n in self.inputs if n.name in (names or known)))
+
     @property
     def density(self) -> float:
         """Live connections over all connections, over every weight matrix."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,17 +14,23 @@ from sparsecirc.ir._node import Array, Context, Node, Spec, State, Values, produ
 
 @dataclass(frozen=True)
 class Input(Node):
-    """A graph input: sequence (T, B, *shape) or static (B, *shape)."""
+    """A graph input: sequence (T, B, *shape) or static (B, *shape).
+
+    ``spiking`` says that its entries are 0 or 1 and mostly 0, so that kernels that go by events are tried on it. Other
+    numbers still give right results, and mostly slower ones.
+    """
 
     shape: tuple[int, ...] = ()
     time: bool = True
+    spiking: bool = False
     kind: ClassVar[str] = "input"
 
     def infer(self, inputs: Sequence[Spec]) -> dict[str, Spec]:
-        return {"": Spec(tuple(self.shape), self.time)}
+        return {"": Spec(tuple(self.shape), self.time, self.spiking)}
 
     def attrs(self) -> dict[str, Any]:
-        return {"shape": list(self.shape), "time": self.time}
+        # only where it is set: earlier versions read the files of networks without it
+        return {"shape": list(self.shape), "time": self.time} | ({"spiking": True} if self.spiking else {})
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Affine(Node):
     kind: ClassVar[str] = "affine"
 
     def infer(self, inputs: Sequence[Spec]) -> dict[str, Spec]:
-        return {"": self._one(inputs)}
+        return {"": replace(self._one(inputs), spikes=False)}
 
     def compute(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         scale, shift = self.cast("scale", ctx), self.cast("shift", ctx)
@@ -174,7 +180,7 @@ class Pool(Node):
         if len(spec.shape) != len(self.kernel) + 1:
             raise UsageError(f"pool '{self.name}' has kernel {self.kernel}, its input has features {spec.shape}")
         sizes = [(n - k) // s + 1 for n, k, s in zip(spec.shape[1:], self.kernel, self.stride, strict=True)]
-        return {"": Spec((spec.shape[0], *sizes), spec.time)}
+        return {"": Spec((spec.shape[0], *sizes), spec.time, spec.spikes and self.how == "max")}
 
     def compute(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         n = len(self.kernel)
@@ -202,7 +208,8 @@ class Elementwise(Node):
     def infer(self, inputs: Sequence[Spec]) -> dict[str, Spec]:
         if self.fn not in _FUNCTIONS:
             raise UnsupportedError(f"node '{self.name}' applies {self.fn!r}: expected one of {', '.join(_FUNCTIONS)}")
-        return {"": self._one(inputs)}
+        spec = self._one(inputs)
+        return {"": replace(spec, spikes=spec.spikes and self.fn in ("identity", "relu"))}
 
     def compute(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         x = inputs[0]
@@ -233,7 +240,7 @@ class Add(Node):
     def infer(self, inputs: Sequence[Spec]) -> dict[str, Spec]:
         if len(inputs) < 2 or any(s != inputs[0] for s in inputs):
             raise UsageError(f"{self.kind} '{self.name}' needs two or more values of one shape, got {list(inputs)}")
-        return {"": inputs[0]}
+        return {"": replace(inputs[0], spikes=False)}
 
     def compute(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         total = inputs[0]
@@ -247,6 +254,9 @@ class Multiply(Add):
     """Elementwise product of its inputs, all of one shape."""
 
     kind: ClassVar[str] = "multiply"
+
+    def infer(self, inputs: Sequence[Spec]) -> dict[str, Spec]:
+        return {"": replace(super().infer(inputs)[""], spikes=all(s.spikes for s in inputs))}
 
     def compute(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         total = inputs[0]
@@ -266,7 +276,7 @@ class Concat(Node):
         if len(heads) != 1 or any(not s.shape for s in inputs):
             raise UsageError(f"concat '{self.name}' needs values equal but for the last axis, got {list(inputs)}")
         head, time = heads.pop()
-        return {"": Spec((*head, sum(s.shape[-1] for s in inputs)), time)}
+        return {"": Spec((*head, sum(s.shape[-1] for s in inputs)), time, all(s.spikes for s in inputs))}
 
     def compute(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         return {"": np.concatenate(list(inputs), axis=-1)}, state
@@ -283,7 +293,7 @@ class Flatten(Node):
         spec = self._one(inputs)
         if len(spec.shape) != self.axes:
             raise UsageError(f"flatten '{self.name}' joins {self.axes} feature axes, its input has {spec.shape}")
-        return {"": Spec((int(np.prod(spec.shape)),), spec.time)}
+        return {"": Spec((int(np.prod(spec.shape)),), spec.time, spec.spikes)}
 
     def compute(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         x = inputs[0]
@@ -305,7 +315,7 @@ class Repeat(Node):
         spec = self._one(inputs)
         if spec.time:
             raise UsageError(f"repeat '{self.name}' needs a static value, got a sequence")
-        return {"": Spec(spec.shape, True)}
+        return {"": Spec(spec.shape, True, spec.spikes)}
 
     def compute(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         x = inputs[0]

@@ -29,10 +29,13 @@ class Spec:
     Attributes:
         shape: feature axes; () for an index into an embedding.
         time: whether it is a sequence.
+        spikes: whether its entries are known to be 0 or 1, mostly 0: then products may go by events. No part of
+            equality: what can be combined does not depend on it.
     """
 
     shape: tuple[int, ...]
     time: bool
+    spikes: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ class Recurrent(Node):
                     f"weight '{self.name}.{role}' has shape {self.params[role].shape}: a {self.cell.name} of "
                     f"{self.units} units stacks {self.cell.n_gates} gates, expected ({rows}, {width or 'in'})"
                 )
-        return {port: Spec(shape, True) for port, shape in self.states().items()}
+        spikes = self.cell.feedback if self.cell.spiking else ""
+        return {port: Spec(shape, True, port == spikes) for port, shape in self.states().items()}
 
     def compute(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         x = inputs[0]  # [T, B, in]
@@ -153,9 +154,8 @@ class Recurrent(Node):
             "reverse": self.reverse,
             "reset": self.options.reset.value,
             "delay": self.options.delay,
-            "adapted": self.options.adapted,
             "feature_shape": list(self.feature_shape),
-        }
+        } | ({"adapted": True} if self.options.adapted else {})
 
 
 _REDUCTIONS = ("last", "first", "mean", "sum", "max")
@@ -185,7 +185,7 @@ class TimeReduce(Node):
             raise UsageError(
                 f"time reduction '{self.name}' declares features {self.feature_shape}, its input has {spec.shape}"
             )
-        return {"": Spec(spec.shape, False)}
+        return {"": Spec(spec.shape, False, spec.spikes and self.how in ("last", "first", "max"))}
 
     def compute(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         x = inputs[0]

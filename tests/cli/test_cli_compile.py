@@ -61,6 +61,22 @@ def test_compile_without_a_place_writes_nothing(cli: Cli, gru_file: Path) -> Non
     assert cli("inspect", "p.safetensors").code == 0
 
 
+def test_inputs_declared_to_be_spikes(cli: Cli, gru_file: Path) -> None:
+    def columns(*options: object) -> dict[str, object]:
+        ran = cli("compile", *options, "--json", "--no-cache", "--force")
+        return {w["weight"]: w["candidates"]["columns"] for w in ran.json["explain"]["weights"]}
+
+    no = "the inputs are not spikes"
+    assert set(columns(gru_file).values()) == {no}
+    found = columns(gru_file, "--spiking-input")
+    assert isinstance(found["rnn.l0.ih"], float)
+    assert found["rnn.l0.hh"] == no
+    assert cli("prune", gru_file, "-s", "0.5", "--spiking-input", "-o", "run").code == 0
+    assert load_graph("run/graph.safetensors").inputs[0].spiking
+    assert isinstance(columns("run")["rnn.l0.ih"], float)
+    assert columns("run", "--no-spiking-input")["rnn.l0.ih"] == no
+
+
 @pytest.mark.parametrize(
     ("option", "value", "code", "words"),
     [

@@ -100,7 +100,8 @@ def emit_stateless(builder: Builder, node: Node, graph: Graph) -> None:
     shape = graph.specs[node.name].shape
     if isinstance(node, Input):
         # Shapes as arrays: HDF5 gives them back so.
-        made = nir.Input(input_type=np.array(node.shape), metadata=pack({"name": node.name}))
+        info = {"name": node.name} | ({"spiking": True} if node.spiking else {})
+        made = nir.Input(input_type=np.array(node.shape), metadata=pack(info))
         builder.values[node.name] = (builder.add("input", made),)
         return
     if isinstance(node, Add) and node.kind == "add":

@@ -81,7 +81,7 @@ def cut(graph: Graph) -> Cut:
                     "sequences only, repeat the input first"
                 )
             notes.append(f"input '{source.name}' is to be given at each of {node.steps} steps: NIR has no repetition")
-            nodes.append(Input(node.name, shape=source.shape, time=True))
+            nodes.append(replace(source, name=node.name, time=True))
         else:
             nodes.append(node)
     pruned = _prune_dead(tuple(nodes), outputs)
