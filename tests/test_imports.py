@@ -20,7 +20,7 @@ OPTIONAL = ("torch", "snntorch", "onnx", "onnxruntime", "nir", "nirtorch", "skle
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "_target", "_kernels", "_machine"),
-    ("_pattern",),
+    ("_pattern", "_lattice"),
     ("_files", "_native"),
     ("patterns", "formats", "cells"),
     ("ir",),
