@@ -89,6 +89,12 @@ typedef struct sc_point {
 } sc_point;
 typedef void (*sc_point_fn)(const sc_point *p);
 
+/* The only tile that a kernel reads, and how to say so; zero where it reads any. */
+typedef struct sc_tile {
+  int64_t rows, cols;
+  const char *says;
+} sc_tile;
+
 /* One instruction set: every kernel built for it. mm is null where a format has none. */
 typedef struct sc_ops {
   const char *isa;
@@ -100,6 +106,7 @@ typedef struct sc_ops {
   void (*exp_n)(int64_t n, const float *x, float *y);
   void (*tanh_n)(int64_t n, const float *x, float *y);
   void (*sigmoid_n)(int64_t n, const float *x, float *y);
+  sc_tile tile[SC_N_FORMATS];
 } sc_ops;
 
 /* The kernels for an instruction set by name, or null where it is not built or this processor lacks it. */

@@ -7,24 +7,32 @@
 SC_ISAS(X)
 #undef X
 
-static int sc_has_scalar(void) { return 1; }
+static const sc_ops *sc_find_scalar(void) { return &sc_ops_scalar; }
 
 #ifdef SC_X86
-static int sc_has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
-static int sc_has_avx512(void) {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && sc_has_avx2();
+static const sc_ops *sc_find_avx2(void) {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &sc_ops_avx2 : NULL;
 }
-#define SC_TABLE(name) &sc_ops_##name
+static const sc_ops *sc_find_avx512(void) {
+  const int has = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return has && sc_find_avx2() ? &sc_ops_avx512 : NULL;
+}
 #else
-static int sc_has_avx2(void) { return 0; }
-static int sc_has_avx512(void) { return 0; }
-#define SC_TABLE(name) NULL
+static const sc_ops *sc_find_avx2(void) { return NULL; }
+static const sc_ops *sc_find_avx512(void) { return NULL; }
+#endif
+
+#ifdef SC_AARCH64
+static const sc_ops *sc_find_neon(void) { return &sc_ops_neon; } /* every 64-bit Arm has it */
+#else
+static const sc_ops *sc_find_neon(void) { return NULL; }
 #endif
 
 const sc_ops *sc_ops_for(const char *isa) {
-  if (!strcmp(isa, "scalar")) return sc_has_scalar() ? &sc_ops_scalar : NULL;
-  if (!strcmp(isa, "avx2")) return sc_has_avx2() ? SC_TABLE(avx2) : NULL;
-  if (!strcmp(isa, "avx512")) return sc_has_avx512() ? SC_TABLE(avx512) : NULL;
+#define X(name) \
+  if (!strcmp(isa, #name)) return sc_find_##name();
+  SC_ISAS(X)
+#undef X
   return NULL;
 }

@@ -1,5 +1,6 @@
-/* Kernels in plain C for any instruction set: the scalar table uses them all, the vector tables where they have nothing
- * better. `mm` is written with GCC vector types of SC_VL floats, which every target lowers to what it has.
+/* Kernels in plain C for any instruction set, and the table of one: a format runs on its plain kernel unless the
+ * including file has a better one and says so (see SC_DEFINE_OPS). `mm` is written with GCC vector types of SC_VL
+ * floats, which every target lowers to what it has.
  */
 #ifndef SC_GENERIC_H
 #define SC_GENERIC_H
@@ -9,6 +10,9 @@
 #include "../include/sparsecirc.h"
 
 typedef float sc_vec __attribute__((vector_size(SC_VL * 4)));
+
+/* The name of a plain kernel; a file that has its own leaves it unused. */
+#define SC_PLAIN(name) __attribute__((unused)) SC_NAME(plain_##name)
 
 static inline sc_vec sc_load(const float *p) {
   sc_vec v;
@@ -30,7 +34,7 @@ static inline sc_vec sc_madd(float a, sc_vec b, sc_vec c) { return SC_VEC_FMA(sc
 static inline sc_vec sc_madd(float a, sc_vec b, sc_vec c) { return sc_splat(a) * b + c; }
 #endif
 
-static void SC_NAME(csr_mm)(const sc_matrix *w, const float *x, const float *bias, float *y, int64_t batch) {
+static void SC_PLAIN(csr_mm)(const sc_matrix *w, const float *x, const float *bias, float *y, int64_t batch) {
   for (int64_t r = 0; r < w->rows; r++) {
     const int32_t from = w->ptr[r], to = w->ptr[r + 1];
     const float b = bias ? bias[r] : 0.0f;
@@ -65,7 +69,7 @@ static void SC_NAME(csr_mm)(const sc_matrix *w, const float *x, const float *bia
 }
 
 /* Rows of one strip times SC_MM vectors of the batch; 4 rows at a time share each load of x. */
-static void SC_NAME(dense_mm)(const sc_matrix *w, const float *x, const float *bias, float *y, int64_t batch) {
+static void SC_PLAIN(dense_mm)(const sc_matrix *w, const float *x, const float *bias, float *y, int64_t batch) {
   for (int64_t r = 0; r < w->rows; r += 4) {
     const float *panel = w->values + (r / 16) * w->cols * 16 + r % 16;
     const int64_t n = w->rows - r < 4 ? w->rows - r : 4;
@@ -100,7 +104,7 @@ static void SC_NAME(dense_mm)(const sc_matrix *w, const float *x, const float *b
 }
 
 /* Adds the columns of the non-zero inputs: work falls with density times activity. A NaN input counts as active. */
-static void SC_NAME(columns_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+static void SC_PLAIN(columns_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   const int64_t rows = w->rows;
   if (bias)
     memcpy(y, bias, (size_t)rows * sizeof *y);
@@ -123,8 +127,7 @@ static void SC_NAME(columns_mv)(const sc_matrix *w, const float *x, const float 
   }
 }
 
-#ifdef SC_GENERIC_MV
-static void SC_NAME(dense_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+static void SC_PLAIN(dense_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   (void)scratch;
   for (int64_t r = 0; r < w->rows; r += 16) {
     const float *panel = w->values + r * w->cols;
@@ -136,7 +139,7 @@ static void SC_NAME(dense_mv)(const sc_matrix *w, const float *x, const float *b
   }
 }
 
-static void SC_NAME(csr_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+static void SC_PLAIN(csr_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   (void)scratch;
   for (int64_t r = 0; r < w->rows; r++) {
     float s = 0.0f;
@@ -145,7 +148,7 @@ static void SC_NAME(csr_mv)(const sc_matrix *w, const float *x, const float *bia
   }
 }
 
-static void SC_NAME(block16x1_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+static void SC_PLAIN(block16x1_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   (void)scratch;
   for (int64_t r = 0, strip = 0; r < w->rows; r += 16, strip++) {
     const int64_t n = w->rows - r < 16 ? w->rows - r : 16;
@@ -156,7 +159,7 @@ static void SC_NAME(block16x1_mv)(const sc_matrix *w, const float *x, const floa
   }
 }
 
-static void SC_NAME(block4x4_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+static void SC_PLAIN(block4x4_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   (void)scratch;
   for (int64_t r = 0, strip = 0; r < w->rows; r += 4, strip++) {
     const int64_t n = w->rows - r < 4 ? w->rows - r : 4;
@@ -169,7 +172,7 @@ static void SC_NAME(block4x4_mv)(const sc_matrix *w, const float *x, const float
 }
 
 /* Any tile shape; the vector tables insist on theirs. */
-static void SC_NAME(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+static void SC_PLAIN(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   (void)scratch;
   const int64_t height = w->tile_rows, tiles = (w->cols + w->tile_cols - 1) / w->tile_cols;
   const float *v = w->values;
@@ -184,7 +187,7 @@ static void SC_NAME(lookup_mv)(const sc_matrix *w, const float *x, const float *
   }
 }
 
-static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+static void SC_PLAIN(mantissa_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   (void)scratch;
   const int64_t height = w->tile_rows, tiles = (w->cols + w->tile_cols - 1) / w->tile_cols;
   const uint32_t mask = (uint32_t)w->tile_cols - 1;
@@ -204,29 +207,52 @@ static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float
   }
 }
 
-static void SC_NAME(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias, float *y,
-                               int64_t ldy) {
-  for (int64_t k = 0; k < n; k++) SC_NAME(dense_mv)(w, x + k * ldx, bias, y + k * ldy, NULL);
+static void SC_PLAIN(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias, float *y,
+                                int64_t ldy) {
+  for (int64_t k = 0; k < n; k++) SC_NAME(plain_dense_mv)(w, x + k * ldx, bias, y + k * ldy, NULL);
 }
-#endif
 
-/* The table of one instruction set, filled from the list of formats and cells. */
+/* The table of one instruction set. The including file defines beforehand, the last three where it has any:
+ *
+ *   SC_ISA                       its name, a string
+ *   SC_OWN_MV(X), SC_OWN_MM(X)   its kernels, as X(dense) X(csr) ...: functions SC_NAME(dense_mv), ...
+ *   SC_OWN_MVN                   its SC_NAME(dense_mvn)
+ *   SC_TILES(X)                  the only tile that a kernel of it reads, as X(lookup, 16, 32) ...
+ */
+#ifndef SC_OWN_MV
+#define SC_OWN_MV(X)
+#endif
+#ifndef SC_OWN_MM
+#define SC_OWN_MM(X)
+#endif
+#ifndef SC_TILES
+#define SC_TILES(X)
+#endif
+#ifndef SC_OWN_MVN
+#define SC_OWN_MVN SC_NAME(plain_dense_mvn)
+#endif
+#pragma GCC diagnostic ignored "-Woverride-init" /* the own kernels of a table replace the plain ones */
 #define SC_MM_0(name) NULL
-#define SC_MM_1(name) SC_NAME(name##_mm)
-#define SC_DEFINE_OPS(isa_name, symbol)    \
-  const sc_ops symbol = {                  \
-      .isa = isa_name,                     \
-      .vector = SC_VL,                     \
-      .mv = {SC_FORMATS(SC_ENTRY_MV)},     \
-      .mm = {SC_FORMATS(SC_ENTRY_MM)},     \
-      .mvn_dense = SC_NAME(dense_mvn),     \
-      .point = {SC_CELLS(SC_ENTRY_POINT)}, \
-      .exp_n = SC_NAME(exp_n),             \
-      .tanh_n = SC_NAME(tanh_n),           \
-      .sigmoid_n = SC_NAME(sigmoid_n),     \
+#define SC_MM_1(name) SC_NAME(plain_##name##_mm)
+#define SC_DEFINE_OPS(symbol)                                     \
+  const sc_ops symbol = {                                         \
+      .isa = SC_ISA,                                              \
+      .vector = SC_VL,                                            \
+      .mv = {SC_FORMATS(SC_ENTRY_MV) SC_OWN_MV(SC_ENTRY_OWN_MV)}, \
+      .mm = {SC_FORMATS(SC_ENTRY_MM) SC_OWN_MM(SC_ENTRY_OWN_MM)}, \
+      .mvn_dense = SC_OWN_MVN,                                    \
+      .point = {SC_CELLS(SC_ENTRY_POINT)},                        \
+      .exp_n = SC_NAME(exp_n),                                    \
+      .tanh_n = SC_NAME(tanh_n),                                  \
+      .sigmoid_n = SC_NAME(sigmoid_n),                            \
+      .tile = {{0, 0, NULL}, SC_TILES(SC_ENTRY_TILE)},            \
   };
-#define SC_ENTRY_MV(name, has_mm) [SC_FMT_##name] = SC_NAME(name##_mv),
+#define SC_ENTRY_MV(name, has_mm) [SC_FMT_##name] = SC_NAME(plain_##name##_mv),
 #define SC_ENTRY_MM(name, has_mm) [SC_FMT_##name] = SC_MM_##has_mm(name),
+#define SC_ENTRY_OWN_MV(name) [SC_FMT_##name] = SC_NAME(name##_mv),
+#define SC_ENTRY_OWN_MM(name) [SC_FMT_##name] = SC_NAME(name##_mm),
 #define SC_ENTRY_POINT(name, gates, states, spiking) [SC_CELL_##name] = SC_NAME(point_##name),
+#define SC_ENTRY_TILE(name, height, width) \
+  [SC_FMT_##name] = {height, width, SC_ISA " reads tiles of " #height " x " #width},
 
 #endif

@@ -1,4 +1,5 @@
-/* Integer products in plain C: the state is quantised, products are summed in int32, sums are scaled per row.
+/* Integer products in plain C, on generic.h: the state is quantised, products are summed in int32, sums are scaled per
+ * row.
  *
  * The state must lie in [-1, 1] (h of rnn_tanh, gru and lstm); what lies outside is clipped. A word of `lookup16` is
  * the weight itself and, in its low 6 bits, the column in the tile; packing keeps each row of a tile small enough that
@@ -23,12 +24,12 @@ static inline int32_t SC_NAME(quantise)(float x, float top) {
   return bits - 0x4b400000;
 }
 
-#ifdef SC_GENERIC_MV
-static void SC_NAME(finish_row)(const sc_matrix *w, int64_t r, float sum, float unit, const float *bias, float *y) {
+static inline void SC_NAME(finish_row)(const sc_matrix *w, int64_t r, float sum, float unit, const float *bias,
+                                       float *y) {
   y[r] = sum * (w->scale[r] * unit) + (bias ? bias[r] : 0.0f);
 }
 
-static void SC_NAME(lookup16_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+static void SC_PLAIN(lookup16_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   int16_t *q = (int16_t *)(void *)scratch;
   const int64_t tiles = (w->cols + 63) / 64;
   for (int64_t c = 0; c < w->cols; c++) q[c] = (int16_t)SC_NAME(quantise)(x[c], SC_STATE16);
@@ -47,7 +48,7 @@ static void SC_NAME(lookup16_mv)(const sc_matrix *w, const float *x, const float
   }
 }
 
-static void SC_NAME(dense16_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+static void SC_PLAIN(dense16_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   int16_t *q = (int16_t *)(void *)scratch;
   const int64_t pairs = (w->cols + 1) / 2;
   for (int64_t c = 0; c < w->cols; c++) q[c] = (int16_t)SC_NAME(quantise)(x[c], SC_STATE16);
@@ -63,7 +64,7 @@ static void SC_NAME(dense16_mv)(const sc_matrix *w, const float *x, const float 
 }
 
 /* The state is stored with 128 added (unsigned bytes); `correction` undoes that. */
-static void SC_NAME(dense8_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+static void SC_PLAIN(dense8_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   uint8_t *q = (uint8_t *)(void *)scratch;
   const int64_t quads = (w->cols + 3) / 4;
   for (int64_t c = 0; c < w->cols; c++) q[c] = (uint8_t)(SC_NAME(quantise)(x[c], SC_STATE8) + 128);
@@ -77,5 +78,4 @@ static void SC_NAME(dense8_mv)(const sc_matrix *w, const float *x, const float *
       SC_NAME(finish_row)(w, r + i, (float)(s[i] - w->correction[r + i]), 1.0f / SC_STATE8, bias, y);
   }
 }
-#endif
 #endif

@@ -1,6 +1,4 @@
 /* Checks of a packed matrix: after sc_matrix_check no kernel can read or write outside its arrays. */
-#include <string.h>
-
 #include "../include/sparsecirc.h"
 
 static int64_t strips(int64_t rows, int64_t height) { return (rows + height - 1) / height; }
@@ -110,11 +108,6 @@ const char *sc_matrix_check(const sc_matrix *w) {
 }
 
 const char *sc_matrix_supported(const sc_ops *ops, const sc_matrix *w) {
-  if (w->format != SC_FMT_lookup && w->format != SC_FMT_mantissa) return NULL;
-  if (!strcmp(ops->isa, "avx512")) {
-    const int64_t width = w->format == SC_FMT_lookup ? 32 : 64;
-    return w->tile_rows == 16 && w->tile_cols == width ? NULL : "avx512 reads tiles of 16 x 32 (mantissa: 16 x 64)";
-  }
-  if (!strcmp(ops->isa, "avx2")) return w->tile_rows == 8 && w->tile_cols == 16 ? NULL : "avx2 reads tiles of 8 x 16";
-  return NULL;
+  const sc_tile *tile = &ops->tile[w->format];
+  return !tile->rows || (w->tile_rows == tile->rows && w->tile_cols == tile->cols) ? NULL : tile->says;
 }

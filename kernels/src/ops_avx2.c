@@ -1,11 +1,14 @@
 /* AVX2 + FMA. Tiles of both lookup formats: 8 rows x 16 columns. */
 #include <immintrin.h>
 
+#define SC_ISA "avx2"
 #define SC_NAME(x) sc_f32_##x##__avx2
 #define SC_VL 8
 #define SC_VEC_FMA(a, b, c) _mm256_fmadd_ps((a), (b), (c))
+#define SC_OWN_MV(X) X(dense) X(csr) X(block16x1) X(block4x4) X(lookup) X(mantissa)
+#define SC_OWN_MVN SC_NAME(dense_mvn)
+#define SC_TILES(X) X(lookup, 8, 16) X(mantissa, 8, 16)
 #include "generic.h"
-#define SC_GENERIC_MV /* the integer products have no AVX2 version yet */
 #include "integer.h"
 #include "pointwise.h"
 
@@ -219,4 +222,4 @@ static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float
   }
 }
 
-SC_DEFINE_OPS("avx2", sc_ops_avx2)
+SC_DEFINE_OPS(sc_ops_avx2)

@@ -1,10 +1,15 @@
 /* AVX-512 F/BW/DQ/VL. Tiles: 16 rows x 32 columns (lookup), 16 x 64 (mantissa). */
 #include <immintrin.h>
 
+#define SC_ISA "avx512"
 #define SC_NAME(x) sc_f32_##x##__avx512
 #define SC_VL 16
 #define SC_VEC_FMA(a, b, c) _mm512_fmadd_ps((a), (b), (c))
+#define SC_OWN_MV(X) X(dense) X(csr) X(block16x1) X(block4x4) X(lookup) X(mantissa) X(lookup16) X(dense16) X(dense8)
+#define SC_OWN_MVN SC_NAME(dense_mvn)
+#define SC_TILES(X) X(lookup, 16, 32) X(mantissa, 16, 64)
 #include "generic.h"
+#include "integer.h"
 #include "pointwise.h"
 
 static inline __mmask16 sc_tail(int64_t n) { return (__mmask16)(n >= 16 ? 0xffffu : (1u << n) - 1u); }
@@ -226,4 +231,4 @@ static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float
 
 #include "integer_avx512.h"
 
-SC_DEFINE_OPS("avx512", sc_ops_avx512)
+SC_DEFINE_OPS(sc_ops_avx512)

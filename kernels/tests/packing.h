@@ -238,9 +238,9 @@ static void pack_integers(packed *o, plain *p, int64_t per) {
     }
 }
 
-/* Packs `p` for `isa`. Returns 0 where the format cannot hold the shape, -1 for a format this file does not know. */
-static int pack(packed *o, plain *p, int format, const char *isa, int variant) {
-  const int avx2 = !strcmp(isa, "avx2"), any = !strcmp(isa, "scalar") && variant;
+/* Packs `p` for `ops`. Returns 0 where the format cannot hold the shape, -1 for a format this file does not know. */
+static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant) {
+  const sc_tile tile = ops->tile[format]; /* zero: the kernel reads any */
   memset(o, 0, sizeof *o);
   o->m.format = format;
   o->m.rows = p->rows;
@@ -260,10 +260,10 @@ static int pack(packed *o, plain *p, int format, const char *isa, int variant) {
       pack_blocks(o, p, 4, 4);
       break;
     case SC_FMT_lookup:
-      pack_tiles(o, p, avx2 ? 8 : any ? 5 : 16, avx2 ? 16 : any ? 4 : 32);
+      pack_tiles(o, p, tile.rows ? tile.rows : variant ? 5 : 16, tile.rows ? tile.cols : variant ? 4 : 32);
       break;
     case SC_FMT_mantissa:
-      pack_tiles(o, p, avx2 ? 8 : any ? 3 : 16, avx2 ? 16 : any ? 8 : 64);
+      pack_tiles(o, p, tile.rows ? tile.rows : variant ? 3 : 16, tile.rows ? tile.cols : variant ? 8 : 64);
       break;
     case SC_FMT_columns:
       pack_columns(o, p, variant);

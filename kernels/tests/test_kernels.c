@@ -90,7 +90,7 @@ static void test_products(const sc_ops *ops, int format) {
     for (int k = 0; k < 8; k++) {
       plain p = make_plain(shapes[s][0], shapes[s][1], percents[k % 4], 0);
       packed w;
-      const int status = pack(&w, &p, format, ops->isa, k / 4);
+      const int status = pack(&w, &p, format, ops, k / 4);
       char detail[64];
       snprintf(detail, sizeof detail, "%d x %d, %d %%", (int)p.rows, (int)p.cols, percents[k % 4]);
       if (status < 0) report(0, ops->isa, "product", format_names[format], "the tests cannot pack this format");
@@ -124,7 +124,7 @@ static void test_wrong_kernel_is_seen(const sc_ops *ops) {
   wrong.mv[SC_FMT_csr] = forgetful_mv;
   plain p = make_plain(33, 65, 50, 0);
   packed w;
-  pack(&w, &p, SC_FMT_csr, ops->isa, 0);
+  pack(&w, &p, SC_FMT_csr, ops, 0);
   report(check_product(ops, &w, &p, 3, 1, 0) == 0, ops->isa, "wrong kernel", "csr", "the right one fails");
   report(check_product(&wrong, &w, &p, 3, 1, 0) > 50, ops->isa, "wrong kernel", "csr", "it passes");
   free(p.w);
@@ -166,8 +166,8 @@ static int matrix(owned *o, int k, const sc_ops *ops, int format, int64_t rows, 
   o->plains[k] = make_plain(rows, cols, 30, spiking);
   for (int64_t i = 0; i < rows * cols; i++) o->plains[k].w[i] *= gain;
   if (format == SC_FMT_mantissa && spiking) format = SC_FMT_csr; /* its weights are no longer dyadic */
-  if (pack(&o->packs[k], &o->plains[k], format, ops->isa, 0) > 0) return format;
-  pack(&o->packs[k], &o->plains[k], SC_FMT_csr, ops->isa, 0);
+  if (pack(&o->packs[k], &o->plains[k], format, ops, 0) > 0) return format;
+  pack(&o->packs[k], &o->plains[k], SC_FMT_csr, ops, 0);
   return SC_FMT_csr;
 }
 
@@ -315,7 +315,7 @@ static void test_matrix_checks(int format) {
   plain p = make_plain(32, 64, format == SC_FMT_lookup16 ? 100 : 30, 0);
   packed w;
   const char *name = format_names[format];
-  if (pack(&w, &p, format, "scalar", 0) <= 0) abort();
+  if (pack(&w, &p, format, sc_ops_for("scalar"), 0) <= 0) abort();
   report(!sc_matrix_check(&w.m), "any", "sound matrix", name, "is refused");
   const int tiles = w.count != NULL;
   DAMAGED(1, m.rows = -1)
@@ -359,9 +359,9 @@ static void test_tiles_of_others(const sc_ops *ops) {
   for (int format = SC_FMT_lookup; format <= SC_FMT_mantissa; format++) {
     plain p = make_plain(16, 16, 50, 0);
     packed w;
-    pack(&w, &p, format, "scalar", 1);
-    report((sc_matrix_supported(ops, &w.m) == NULL) == !strcmp(ops->isa, "scalar"), ops->isa, "tiles",
-           format_names[format], "of another shape");
+    pack(&w, &p, format, sc_ops_for("scalar"), 1);
+    report((sc_matrix_supported(ops, &w.m) == NULL) == !ops->tile[format].rows, ops->isa, "tiles", format_names[format],
+           "of another shape");
     free(p.w);
     free_packed(&w);
   }
