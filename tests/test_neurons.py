@@ -189,3 +189,49 @@ def test_options_of_older_files_are_the_plain_ones() -> None:
     for node in header["nodes"]:
         node["attrs"].pop("adapted", None)
     assert graph_from_parts(header, arrays, "old").recurrent[0].options == Options(Reset.ZERO, False)
+
+
+# norse itself --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # what it imports warns
+def test_norse_agrees() -> None:
+    """Its LSNN without recurrence and with a synapse of one step, which delays the input by one; its LI and LIBox."""
+    torch = pytest.importorskip("torch", reason="needs torch")
+    norse = pytest.importorskip("norse.torch", reason="the package 'norse' is not installed")
+    rng, dt = np.random.default_rng(0), 1e-3
+    x = 4 * rng.random((200, 2, 20))
+    theta = rng.uniform(0.5, 1.5, 20)
+    tau_mem, tau_adapt, jump = 100.0, 8.0, 0.4
+    parameters = norse.functional.lsnn.LSNNParameters(
+        tau_syn_inv=torch.tensor(1 / dt, dtype=torch.float64),
+        tau_mem_inv=torch.tensor(tau_mem, dtype=torch.float64),
+        tau_adapt_inv=torch.tensor(tau_adapt, dtype=torch.float64),
+        v_th=torch.tensor(theta),
+        beta=torch.tensor(jump, dtype=torch.float64),
+    )
+    zeros = torch.zeros(2, 20, dtype=torch.float64)
+    state = norse.functional.lsnn.LSNNState(zeros, zeros, zeros, torch.tensor(theta).expand(2, 20))
+    spikes = []
+    for now in torch.tensor(x):
+        z, state = norse.functional.lsnn.lsnn_step(
+            now, state, torch.eye(20, dtype=torch.float64), torch.zeros(20, 20, dtype=torch.float64), parameters, dt
+        )
+        spikes.append(z.numpy())
+    rho = 1 - dt * tau_adapt
+    vectors = {"beta": 1 - dt * tau_mem, "threshold": theta, "rho": rho, "strength": jump * rho}
+    params = {k: np.broadcast_to(v, 20).copy() for k, v in vectors.items()} | {"ih": np.eye(20) * dt * tau_mem}
+    layer = Recurrent("n", ("x",), params, cell=ALIF, units=20, options=Options(Reset.ZERO, delay=False))
+    graph = Graph((Input("x", shape=(20,)), layer), {"spk": "n"}, dt=dt)
+    assert 0.02 < np.mean(spikes) < 0.5
+    assert np.array_equal(interpret(graph, x).y[:-1], spikes[1:])
+
+    cell = norse.LIBoxCell(norse.LIBoxParameters(tau_mem_inv=torch.tensor(tau_mem)), dt=dt)
+    mem, want = None, []
+    for now in torch.tensor(x, dtype=torch.float32):
+        out, mem = cell(now, mem)
+        want.append(out.detach().numpy())
+    leak = Recurrent("n", ("x",), {"beta": params["beta"], "ih": params["ih"]}, cell=LI, units=20)
+    got = interpret(Graph((Input("x", shape=(20,)), leak), {"mem": "n"}, dt=dt), x).y
+    assert np.allclose(got, want, rtol=1e-5, atol=1e-5)

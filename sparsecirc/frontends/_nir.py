@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc._pattern import Pattern
+from sparsecirc.cells import LI
 from sparsecirc.errors import FileFormatError, UnsupportedError, missing_extra
 from sparsecirc.export.nir._euler import NIR_DT, FlatGraph, conv_padding, flatten, kind, pairs, schedule
 from sparsecirc.export.nir._metadata import read_pattern, unpack
-from sparsecirc.frontends._nir_neurons import Group, find_groups, parameters
+from sparsecirc.frontends._nir_neurons import Group, find_groups, membrane, parameters
 from sparsecirc.ir import Add, Affine, Conv, Flatten, Graph, Input, Linear, Node, Pool, Recurrent, Spec
 
 Array = NDArray[Any]
@@ -25,7 +26,8 @@ def from_nir(path_or_graph: str | os.PathLike[str] | Any, *, dt: float | None = 
 
     Recognised: Affine, Linear, Scale, Conv1d, Conv2d, Flatten, SumPool2d, AvgPool2d, LIF, CubaLIF, IF, LI, CubaLI,
     I and Threshold, recurrent connections nested or flat, and resets by subtraction as this package writes them. A
-    recurrent connection acts one step later. Sequences are (T, B, ...).
+    recurrent connection acts one step later. Leaks whose membranes nobody compares with a threshold become leaky
+    integrators, and a leak between a Threshold and itself an adaptation. Sequences are (T, B, ...).
 
     Args:
         path_or_graph: a file, or a ``nir.NIRGraph``, which is not changed.
@@ -235,12 +237,18 @@ class _Reader:
     def _layer(self, group: Group) -> None:
         value = self._input(group.entry)
         shape = self.specs[value].shape
+        if kind(self.flat.nodes[group.mem]) == "CubaLI" and group.integrates:
+            value = self._synapse(group.mem, value, shape)
         cell, vectors, options, gains = parameters(self.flat, group, shape, self.dt)
         params: dict[str, Array] = {k: v.reshape(-1) for k, v in vectors.items()}
         patterns: dict[str, Pattern] = {}
         units = int(np.prod(shape))
         if group.rec:
             self._recurrence(group, units, params, patterns)
+        if group.integrates and "hh" in params:
+            params["hh"] = params["hh"] * gains["mem"].reshape(1, -1)
+        elif group.integrates and "hh_diag" in params:
+            params["hh_diag"] = params["hh_diag"] * gains["mem"].reshape(-1)
         name = self._label(group.mem)
         inner = () if len(shape) == 1 else shape
         self._add(
@@ -253,6 +261,14 @@ class _Reader:
                 self.values[part] = f"{name}.{port}"
             elif part:
                 self.scaled[part] = (f"{name}.{port}", gains[port])
+
+    def _synapse(self, path: str, value: str, shape: tuple[int, ...]) -> str:
+        """The synapse of a CubaLI, as an integrator of its own before that of the membrane."""
+        leak = membrane(path, self.flat.nodes[path], self.dt, "syn")
+        params = {"beta": np.ascontiguousarray(np.broadcast_to(leak.decay, shape)).reshape(-1)}
+        inner = () if len(shape) == 1 else shape
+        name = self._label(path, ".syn")
+        return self._add(Recurrent(name, (value,), params, cell=LI, units=int(np.prod(shape)), feature_shape=inner))
 
     def _recurrence(self, group: Group, units: int, params: dict[str, Array], patterns: dict[str, Pattern]) -> None:
         node = self.flat.nodes[group.rec]

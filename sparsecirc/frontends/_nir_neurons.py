@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsecirc.cells import LIF, SYNAPTIC, Cell, Options, Reset
+from sparsecirc.cells import ALIF, LI, LIF, SYNAPTIC, Cell, Options, Reset
 from sparsecirc.errors import UnsupportedError
 from sparsecirc.export.nir._euler import FlatGraph, kind
 from sparsecirc.export.nir._metadata import read_vector, unpack
@@ -32,6 +32,8 @@ class Group:
         syn: a separate node that holds the synapse, or "".
         spike: the node whose output is the spikes, or "".
         rec: the recurrent Linear or Affine, or "".
+        adapt: the leak that holds the adaptation of the threshold, or "".
+        rise: the connection from ``adapt`` to ``spike``, or "".
         lowered: at-once subtraction: the node that, added to ``mem``, gives the membrane after its reset.
         options: how it resets.
         members: all nodes.
@@ -42,6 +44,8 @@ class Group:
     syn: str = ""
     spike: str = ""
     rec: str = ""
+    adapt: str = ""
+    rise: str = ""
     lowered: str = ""
     options: Options = field(default_factory=lambda: Options(Reset.NONE, delay=False))
     members: set[str] = field(default_factory=set)
@@ -51,6 +55,11 @@ class Group:
     def entry(self) -> str:
         """The node that takes the input."""
         return self.syn or self.mem
+
+    @property
+    def integrates(self) -> bool:
+        """Whether it is nothing but leaks: nothing in it fires."""
+        return not self.spike
 
 
 @dataclass(frozen=True)
@@ -99,15 +108,15 @@ def find_groups(flat: FlatGraph, order: list[str], dt: float) -> list[Group]:
         elif name in LEAKY:
             after = [t for t in flat.targets(path) if _may_follow(flat, path, t)]
             own = [t for t in flat.targets(path) if kind(flat.nodes[t]) == "Threshold" and _loops(flat, t, {path})]
-            if name == "CubaLI" or own:
-                after = []  # it has a synapse, or spikes, of its own
+            if name == "CubaLI" or own or _linear_loops(flat, path):
+                after = []  # it has a synapse, spikes or a feedback of its own
             fused = _synaptic(flat, after[0], path, dt) if after else None
             group = fused or _leaky(flat, path, "", dt)
         elif name == "Threshold":
             group = Group(path, spike=path)
         else:
             continue
-        group.members |= {n for n in (group.mem, group.syn, group.spike, group.rec) if n}
+        group.members |= {n for n in (group.mem, group.syn, group.spike, group.rec, group.adapt, group.rise) if n}
         taken |= group.members
         groups.append(group)
     return groups
@@ -147,6 +156,8 @@ def _synaptic(flat: FlatGraph, mem: str, syn: str, dt: float) -> Group | None:
     if kind(flat.nodes[mem]) in FIRING:
         return None if _loops(flat, mem, {mem}) else _firing(flat, mem, syn)
     group = _leaky(flat, mem, syn, dt)
+    if group.integrates and unpack(flat.nodes[mem]).get("cell") != SYNAPTIC.name:
+        return None
     into_mem = _loops(flat, group.spike, {mem}) if group.spike else []
     return group if set(into_mem) <= group.members else None
 
@@ -157,24 +168,68 @@ def _leaky(flat: FlatGraph, mem: str, syn: str, dt: float) -> Group:
     thresholds = [t for t in flat.targets(mem) if kind(flat.nodes[t]) == "Threshold"]
     plain = [t for t in thresholds if flat.sources(t) == [mem]]
     held = [t for t in thresholds if t not in plain and _at_once(flat, mem, t)]
+    adaptive = [] if syn else [t for t in thresholds if t not in plain and _adaptation(flat, mem, t)]
     looping = [t for t in plain if _loops(flat, t, {mem, group.entry})]
-    for spike in (*held, *looping, *plain)[:1]:
+    for spike in (*held, *adaptive, *looping, *plain)[:1]:
         group.spike = spike
         group.members.add(spike)
+        if spike in adaptive:
+            group.rise, group.adapt = _adaptation(flat, mem, spike)
+            group.delayed.add((group.rise, spike))
         if spike in held:
             hold, over, lower = _at_once(flat, mem, spike)
             group.lowered = lower
             group.members |= {hold, over, lower}
             group.delayed.add((hold, spike))
         for loop in _loops(flat, spike, {mem, group.entry}):
-            if flat.targets(loop) == [mem] and (reset := _reset_of(flat, group, loop, dt)) is not None:
+            direct = flat.targets(loop) == [mem] and kind(flat.nodes[mem]) != "CubaLI"  # not by way of a synapse
+            if direct and (reset := _reset_of(flat, group, loop, dt)) is not None:
                 group.options = reset
                 group.members.add(loop)
                 group.delayed.add((loop, mem))
             elif not group.rec and flat.targets(loop) == [group.entry] and kind(flat.nodes[loop]) != "Scale":
                 group.rec = loop
                 group.delayed.add((loop, group.entry))
+    if not group.spike and not syn:
+        for loop in _linear_loops(flat, mem)[:1]:
+            group.rec = loop
+            group.delayed.add((loop, mem))
     return group
+
+
+def _linear_loops(flat: FlatGraph, mem: str) -> list[str]:
+    """Linear and Affine nodes that feed a leak back to itself; not of a CubaLI, where they end at its synapse."""
+    if kind(flat.nodes[mem]) not in ("LI", "I"):
+        return []
+    return [w for w in _loops(flat, mem, {mem}) if kind(flat.nodes[w]) != "Scale"]
+
+
+def _adaptation(flat: FlatGraph, mem: str, spike: str) -> tuple[str, ...]:
+    """``rise`` and ``adapt`` of a threshold that adapts, or ()."""
+    for rise in set(flat.sources(spike)) - {mem}:
+        if _diagonal(flat.nodes[rise]) is None or flat.targets(rise) != [spike] or len(flat.sources(rise)) != 1:
+            continue
+        adapt = flat.sources(rise)[0]
+        if (
+            kind(flat.nodes[adapt]) in ("LI", "I")
+            and set(flat.sources(spike)) == {mem, rise}
+            and flat.sources(adapt) == [spike]
+            and flat.targets(adapt) == [rise]
+        ):
+            return rise, adapt
+    return ()
+
+
+def _diagonal(node: Any) -> Array | None:
+    """The factor per unit of a Scale, or of a Linear that connects each unit to itself only; else ``None``."""
+    if kind(node) == "Scale":
+        return np.asarray(node.scale, dtype=np.float64)
+    if kind(node) not in ("Linear", "Affine") or np.any(np.asarray(getattr(node, "bias", 0.0)) != 0):
+        return None
+    weight = np.asarray(node.weight, dtype=np.float64)
+    if weight.ndim != 2 or weight.shape[0] != weight.shape[1] or np.any(weight != np.diag(np.diag(weight))):
+        return None
+    return np.diag(weight)
 
 
 def _at_once(flat: FlatGraph, mem: str, spike: str) -> tuple[str, ...]:
@@ -201,22 +256,36 @@ def _at_once(flat: FlatGraph, mem: str, spike: str) -> tuple[str, ...]:
 
 def _reset_of(flat: FlatGraph, group: Group, loop: str, dt: float) -> Options | None:
     """The reset that a connection from spikes to the membrane makes, or ``None`` if it is not one."""
-    node = flat.nodes[loop]
-    if group.options.reset is Reset.SUBTRACT or np.any(np.asarray(getattr(node, "bias", 0.0)) != 0):
+    product = _diagonal(flat.nodes[loop])
+    if group.options.reset is Reset.SUBTRACT or product is None:
         return None
-    if kind(node) == "Scale":
-        product = np.asarray(node.scale, dtype=np.float64)
-    else:
-        weight = np.asarray(node.weight, dtype=np.float64)
-        if weight.ndim != 2 or np.any(weight != np.diag(np.diag(weight))):
-            return None
-        product = np.diag(weight)
     leak = membrane(group.mem, flat.nodes[group.mem], dt)
-    amount = np.asarray(flat.nodes[group.spike].threshold, dtype=np.float64)
-    if group.lowered:
-        amount = amount * leak.decay
-    same = np.allclose(leak.gain * product, -amount, rtol=1e-6, atol=0)
-    return Options(Reset.SUBTRACT, delay=not group.lowered) if same else None
+    theta = np.asarray(flat.nodes[group.spike].threshold, dtype=np.float64)
+
+    def takes(amount: Array) -> bool:
+        return np.allclose(leak.gain * product, -amount, rtol=1e-6, atol=0)
+
+    if not group.adapt:
+        amount = theta * leak.decay if group.lowered else theta
+        return Options(Reset.SUBTRACT, delay=not group.lowered) if takes(amount) else None
+    lowered = _lowered(flat, group, theta)
+    if not lowered and takes(theta):
+        return Options(Reset.SUBTRACT, delay=True)
+    if takes(theta * leak.decay) and (lowered or set(flat.targets(group.mem)) == {group.spike}):
+        group.lowered = lowered
+        group.members |= {lowered} - {""}
+        return Options(Reset.SUBTRACT, delay=False)
+    return None
+
+
+def _lowered(flat: FlatGraph, group: Group, theta: Array) -> str:
+    """The node that, added to the membrane wherever that is read, makes it the one after its reset; or ""."""
+    readers = set(flat.targets(group.mem)) - {group.spike}
+    for node in flat.targets(group.spike):
+        product = _diagonal(flat.nodes[node]) if flat.sources(node) == [group.spike] else None
+        if readers and set(flat.targets(node)) == readers and product is not None and np.array_equal(product, -theta):
+            return node
+    return ""
 
 
 def parameters(
@@ -231,11 +300,20 @@ def parameters(
     mem = membrane(group.mem, node, dt)
     cell, gains, found = LIF, {"mem": mem.gain}, {"beta": mem.decay}
     inner = kind(node) in ("CubaLI", "CubaLIF")
-    if inner or group.syn:
+    if kind(node) == "CubaLI" and group.integrates:
+        gains = {"mem": mem.gain * membrane(group.mem, node, dt, "syn").gain}  # its synapse is a layer of its own
+    elif inner or group.syn:
         source = group.mem if inner else group.syn
         syn = membrane(source, flat.nodes[source], dt, "syn" if inner else "mem")
         cell, found = SYNAPTIC, {"alpha": syn.decay, **found}
         gains = {"syn": syn.gain, "mem": mem.gain * syn.gain}
+    if group.integrates and (cell is LIF and (group.rec or info.get("cell") != LIF.name)):
+        vector = read_vector(info.get("beta"), np.ascontiguousarray(np.broadcast_to(mem.decay, shape)))
+        return LI, {"beta": vector}, Options(), {"mem": np.broadcast_to(gains["mem"], shape)}
+    if group.adapt:
+        cell, leak, gain = ALIF, membrane(group.adapt, flat.nodes[group.adapt], dt), _diagonal(flat.nodes[group.rise])
+        assert gain is not None
+        found |= {"rho": leak.decay, "strength": -gain * leak.gain / mem.gain}
     theta = getattr(node, "v_threshold", getattr(flat.nodes.get(group.spike), "threshold", None))
     # A membrane that nobody compares with a threshold: any will do, 1 is usual.
     found["threshold"] = np.ones(shape) if theta is None else np.asarray(theta, dtype=np.float64) / gains["mem"]

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from sparsecirc.cells import LI, LIF, SYNAPTIC, Reset
 from sparsecirc.errors import SparsecircError, UnsupportedError, UsageError, missing_extra
 from sparsecirc.frontends._convert import (
     Attempt,
@@ -21,7 +22,7 @@ from sparsecirc.frontends._convert import (
 from sparsecirc.frontends._examples import STEPS, as_inputs, guesses, is_sequence, layouts
 from sparsecirc.frontends._neurons import STATES, is_neuron
 from sparsecirc.frontends._run import Call, bare_neuron, batch_major, checked_module, per_step, plain_sequential, whole
-from sparsecirc.ir import Graph
+from sparsecirc.ir import Graph, Node, Recurrent
 
 try:
     import snntorch as snn
@@ -48,7 +49,8 @@ def from_snntorch(
     to be alike. Around the neurons everything that `from_torch` takes can be used.
 
     Neurons: Leaky, Synaptic, RLeaky and RSynaptic with linear or one-to-one feedback, every reset mechanism, with and
-    without delay, scalar or per-neuron decay and threshold.
+    without delay, scalar or per-neuron decay and threshold. A Leaky or Synaptic that never resets
+    (``reset_mechanism="none"``) and whose spikes nobody reads is a leaky integrator, cell ``li``.
 
     Args:
         model: the model.
@@ -78,7 +80,7 @@ def from_snntorch(
         found = _found(converter, inputs, batch_first, example is None)
         if found is not None:
             graph = declare_spikes(with_masks(found, model, masks), None if example is None else inputs, spiking_input)
-            return _select(graph, outputs)
+            return with_readouts(_select(graph, outputs))
     raise no_graph(converter, model, example)
 
 
@@ -114,6 +116,37 @@ def _select(graph: Graph, outputs: Sequence[str] | None) -> Graph:
     if unknown or not outputs:
         raise UsageError(f"outputs {list(outputs)} are not all among the model's: {', '.join(graph.outputs)}")
     return without_dead_nodes(replace(graph, outputs={o: graph.outputs[o] for o in outputs}))
+
+
+def with_readouts(graph: Graph) -> Graph:
+    """The same graph with neurons that never reset and whose spikes nobody reads as what they are: leaky integrators.
+
+    A Synaptic becomes two, ``"<name>.syn"`` and ``"<name>"``, so that its values keep their names.
+    """
+    read = {i for n in graph.nodes for i in n.inputs} | set(graph.outputs.values())
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if not isinstance(node, Recurrent) or not _only_integrates(node, read):
+            nodes.append(node)
+        elif node.cell is LIF:
+            nodes.append(_integrator(node, node.name, node.inputs, "beta"))
+        else:
+            synapse = f"{node.name}.syn"
+            nodes += [
+                _integrator(node, synapse, node.inputs, "alpha"),
+                _integrator(node, node.name, (synapse,), "beta"),
+            ]
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _only_integrates(node: Recurrent, read: set[str]) -> bool:
+    fires = {node.name, f"{node.name}.spk"} & read or {"hh", "hh_diag"} & set(node.params)
+    return node.cell in (LIF, SYNAPTIC) and node.options.reset is Reset.NONE and not fires
+
+
+def _integrator(node: Recurrent, name: str, inputs: tuple[str, ...], decay: str) -> Recurrent:
+    params = {"beta": node.params[decay]}
+    return Recurrent(name, inputs, params, cell=LI, units=node.units, feature_shape=node.feature_shape)
 
 
 def without_dead_nodes(graph: Graph) -> Graph:

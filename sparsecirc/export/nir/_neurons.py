@@ -19,6 +19,8 @@ later)::
                   it may fire again:   mem -> over,  spike -(-theta)-> over,  over -(-theta)-> spike
     no reset:     without the -theta connection
     synaptic:     I -> LI (syn) -> mem, and w_rec leads to syn
+    adaptive:     spike -> LI (adapt) -(-strength)-> spike, a step later; at once without the nodes over and hold
+    integrator:   I -> LI, and where it is recurrent  LI -w_rec-> LI
 """
 
 from __future__ import annotations
@@ -240,11 +242,51 @@ def emit_subtract(builder: Builder, node: Recurrent, ports: frozenset[str], sour
     if options.reset is Reset.SUBTRACT:
         if not options.delay:
             _at_once(layer, mem, spike, theta)
-        amount = theta if options.delay else layer.vector("beta") * theta
-        reset = builder.add(f"{name}_reset", builder.diagonal(-amount, {"name": name, "part": "reset"}), (spike,))
-        builder.connect(reset, mem)
+        _subtract(layer, mem, spike, theta)
     if weight is not None:
         builder.connect(builder.add(f"{name}_rec", weight, (spike,)), entry or mem)
+
+
+def emit_adaptive(builder: Builder, node: Recurrent, ports: frozenset[str], sources: Sources) -> None:
+    """A layer whose threshold adapts: the adaptation, a LI driven by the spikes, is taken off what the spikes see."""
+    layer, name = _Layer(node, builder, ports), node.name
+    theta = layer.vector("threshold")
+    mem = builder.add(f"{name}_mem", _leak(layer, "beta", layer.info()), sources)
+    threshold = builder.nir.Threshold(threshold=builder.real(theta), metadata=_part(layer, "spike"))
+    spike = builder.add(f"{name}_spike", threshold, (mem,))
+    adapt = builder.add(f"{name}_adapt", _leak(layer, "rho", _part(layer, "adapt")), (spike,))
+    rise = builder.add(
+        f"{name}_rise", builder.diagonal(-layer.vector("strength"), {"name": name, "part": "rise"}), (adapt,)
+    )
+    builder.connect(rise, spike)
+    builder.spikes[name] = spike
+    builder.values |= {name: (spike,), f"{name}.spk": (spike,), f"{name}.mem": (mem,)}
+    if node.options.reset is Reset.SUBTRACT:
+        if not node.options.delay and "mem" in ports:
+            lower = builder.nir.Scale(scale=builder.real(-theta), metadata=_part(layer, "lower"))
+            builder.values[f"{name}.mem"] = (mem, builder.add(f"{name}_lower", lower, (spike,)))
+        _subtract(layer, mem, spike, theta)
+    weight = layer.recurrent()
+    if weight is not None:
+        builder.connect(builder.add(f"{name}_rec", weight, (spike,)), mem)
+
+
+def emit_integrator(builder: Builder, node: Recurrent, ports: frozenset[str], sources: Sources) -> None:
+    """A leaky integrator."""
+    layer, name = _Layer(node, builder, ports), node.name
+    mem = builder.add(name, _leak(layer, "beta", layer.info()), sources)
+    builder.values |= {name: (mem,), f"{name}.mem": (mem,)}
+    weight = layer.recurrent()
+    if weight is not None:
+        builder.connect(builder.add(f"{name}_rec", weight, (mem,)), mem)
+
+
+def _subtract(layer: _Layer, mem: str, spike: str, theta: Array) -> None:
+    """The connection by which a spike lowers the membrane of the next step."""
+    builder, name = layer.builder, layer.node.name
+    amount = theta if layer.node.options.delay else layer.vector("beta") * theta
+    reset = builder.add(f"{name}_reset", builder.diagonal(-amount, {"name": name, "part": "reset"}), (spike,))
+    builder.connect(reset, mem)
 
 
 def _at_once(layer: _Layer, mem: str, spike: str, theta: Array) -> None:

@@ -179,8 +179,10 @@ class _Rewriter:
 
     def _row_scale(self, layer: Recurrent) -> Array | None:
         """Factor per unit that makes its threshold the layer's largest; ``None`` where there is nothing to do."""
+        if layer.name not in self.uniform:
+            return None
         theta = np.asarray(layer.params["threshold"], dtype=np.float64).reshape(-1)
-        if layer.name not in self.uniform or np.all(theta == theta[0]):
+        if np.all(theta == theta[0]):
             return None
         return np.asarray(theta.max() / np.broadcast_to(theta, (layer.units,)))
 

@@ -6,7 +6,7 @@ from enum import Enum
 
 import numpy as np
 
-from sparsecirc.cells import LIF, SYNAPTIC, Reset
+from sparsecirc.cells import ALIF, LI, SYNAPTIC, Reset
 from sparsecirc.errors import UnsupportedError
 from sparsecirc.ir import Recurrent
 
@@ -17,8 +17,9 @@ class Profile(str, Enum):
     ============  ================================================================================================
     ``AUTO``      the dialect if it is exact, else ``SUBTRACT`` if that is exact
     ``DIALECT``   LIF and CubaLIF as norse, snntorch and spikingjelly run them alike; float32, reset to zero
-    ``SUBTRACT``  float64; also resets by subtraction and membranes without a reset, built of LI, Threshold and Linear.
-                  Exact for snntorch's default neurons, but few readers take it
+    ``SUBTRACT``  float64; also resets by subtraction, membranes without a reset, leaky integrators, and thresholds
+                  that adapt, built of LI, Threshold and Linear. Exact for snntorch's default neurons, but few readers
+                  take it
     ============  ================================================================================================
     """
 
@@ -28,8 +29,8 @@ class Profile(str, Enum):
 
 
 def decays(layer: Recurrent) -> tuple[str, ...]:
-    """Names of the decay parameters of a spiking layer."""
-    return ("alpha", "beta") if layer.cell is SYNAPTIC else ("beta",)
+    """Names of the decay parameters of a layer of neurons."""
+    return tuple(name for name in ("alpha", "beta", "rho") if name in layer.cell.vectors)
 
 
 def check_layer(layer: Recurrent) -> None:
@@ -38,7 +39,7 @@ def check_layer(layer: Recurrent) -> None:
     Raises:
         UnsupportedError: names the layer and the cure.
     """
-    if layer.cell not in (LIF, SYNAPTIC):
+    if not layer.cell.vectors:
         raise UnsupportedError(
             f"layer '{layer.name}' is a {layer.cell.name}, for which NIR has no primitive: export it to ONNX or C"
         )
@@ -46,7 +47,7 @@ def check_layer(layer: Recurrent) -> None:
         raise UnsupportedError(
             f"layer '{layer.name}' runs backwards in time, which NIR cannot say: export to ONNX or C"
         )
-    if np.any(layer.params["threshold"] < 0):
+    if np.any(layer.params.get("threshold", np.zeros(1)) < 0):
         raise UnsupportedError(
             f"layer '{layer.name}' has a negative threshold, whose reset NIR cannot hold exactly: use thresholds >= 0"
         )
@@ -80,6 +81,10 @@ def zero_reset(layer: Recurrent) -> bool:
 
 def dialect_obstacle(layer: Recurrent, ports: frozenset[str]) -> str | None:
     """Why LIF or CubaLIF would not give the same values, or ``None``. ``ports`` are the values that are read."""
+    if layer.cell is LI:
+        return "it never fires: that is NIR's LI, which no reader of the dialect knows"
+    if layer.cell is ALIF:
+        return "its threshold adapts, that of NIR's LIF is fixed"
     read = sorted(ports - {"spk"})
     if read:
         return f"its '{read[0]}' is read, but LIF and CubaLIF put out spikes only; read its spikes"
@@ -92,12 +97,32 @@ def dialect_obstacle(layer: Recurrent, ports: frozenset[str]) -> str | None:
 
 def subtract_obstacle(layer: Recurrent, ports: frozenset[str]) -> str | None:
     """Why the ``SUBTRACT`` profile would not give the same values, or ``None``."""
+    if layer.cell is LI:
+        return None
+    if layer.cell is ALIF:
+        return _adaptive_obstacle(layer, ports)
     if layer.options.reset in (Reset.SUBTRACT, Reset.NONE):
         return None
     read = sorted(ports - {"spk", "syn"})
     if read:
         return f"its '{read[0]}' is read, but a NIR neuron that resets to zero puts out spikes only; read its spikes"
     return None if zero_reset(layer) else _reset_words(layer)
+
+
+def _adaptive_obstacle(layer: Recurrent, ports: frozenset[str]) -> str | None:
+    if layer.options.reset not in (Reset.SUBTRACT, Reset.NONE):
+        return (
+            "its threshold adapts and it resets to zero, which only NIR's LIF does, with a fixed threshold; train with "
+            "a reset by subtraction"
+        )
+    if layer.options.reset is Reset.SUBTRACT and layer.options.adapted:
+        return (
+            "a spike takes off the threshold that was crossed, a product of two states, which no NIR primitive forms; "
+            "train with adapted=False, which takes off the resting one"
+        )
+    if "adapt" in ports:
+        return "its 'adapt' is read one step before the NIR node that holds it has it; read its spikes or membranes"
+    return None
 
 
 def _reset_words(layer: Recurrent) -> str:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from sparsecirc.cells import ALIF, LI
 from sparsecirc.errors import UnsupportedError, missing_extra
 from sparsecirc.export._export import Export, as_path, density_note, gzip_bytes, write_files
 from sparsecirc.export.nir._check import Check, check
 from sparsecirc.export.nir._emit import Builder, emit_stateless
 from sparsecirc.export.nir._euler import NIR_DT
 from sparsecirc.export.nir._metadata import pack
-from sparsecirc.export.nir._neurons import emit_subtract, emit_zero
+from sparsecirc.export.nir._neurons import emit_adaptive, emit_integrator, emit_subtract, emit_zero
 from sparsecirc.export.nir._prepare import Cut, cut, expand, ports_read
 from sparsecirc.export.nir._profile import Profile, check_layer, dialect_obstacle, subtract_obstacle, zero_reset
 from sparsecirc.ir import Flatten, Graph, Recurrent
@@ -138,7 +139,14 @@ def build(nir: ModuleType, step_graph: Cut, profile: Profile) -> NirGraph:
             emit_stateless(builder, node, graph)
             continue
         sources = builder.values[node.inputs[0]]
-        if single or zero_reset(node):
+        if node.cell in (LI, ALIF):
+            if single:
+                raise UnsupportedError(
+                    f"layer '{node.name}': {dialect_obstacle(node, ports[node.name])}, so that not even an "
+                    "approximation with a reset to zero is written; export to ONNX or C"
+                )
+            (emit_integrator if node.cell is LI else emit_adaptive)(builder, node, ports[node.name], sources)
+        elif single or zero_reset(node):
             if single and (read := ports[node.name] - {"spk"}):
                 raise UnsupportedError(
                     f"layer '{node.name}': its '{min(read)}' is read, but a NIR neuron puts out spikes only; use its "
