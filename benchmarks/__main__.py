@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from benchmarks import _machine as machine
+from benchmarks import _results as results
 from benchmarks._forward import Budget, blocks_case, gated_case, spiking_case, wavernn_case
 from benchmarks._integer import integer_case
 from benchmarks._networks import CELLS
-from benchmarks._rows import Measured, table
-from benchmarks._training import train_gru, train_rlif
+from benchmarks._rows import Measured, noise, table
+from benchmarks._streamed import streamed
+from benchmarks._training import train_gru, train_gru_input, train_rlif, train_rlif_input
 from sparsecirc import Target
 from sparsecirc._bench import Host
 from sparsecirc._files import write_atomic
@@ -31,6 +34,13 @@ CASES: dict[str, Callable[[Budget], Iterator[Measured]]] = {
     "train_rlif": train_rlif,
     "wavernn": wavernn_case("wavernn"),
 }
+MORE: dict[str, Callable[[Budget], Iterator[Measured]]] = {
+    "lstm_unstructured_int16": integer_case("lstm_unstructured_int16", CELLS["lstm"]),
+    "gru_streamed": streamed,
+    "train_gru_input": train_gru_input,
+    "train_rlif_input": train_rlif_input,
+}
+"""Measured in the full run, or if asked for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,15 +48,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").strip())
     parser.add_argument("--quick", action="store_true", help="shorter measurements: under 5 minutes on 2 cores")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as a JSON list")
-    parser.add_argument("--case", action="append", choices=sorted(CASES), help="measure only this; may be repeated")
+    parser.add_argument("--results", action="store_true", help=f"keep all that was measured under {results.RESULTS}")
+    parser.add_argument("--case", action="append", choices=[*CASES, *MORE], help="measure only this; may be repeated")
+    parser.add_argument(
+        "--batch", action="append", type=int, metavar="B", help="batch of the forward cases, repeatable"
+    )
     parser.add_argument(
         "--isa",
         choices=[isa.value for isa in available_isas()],
         help="instruction set of our kernels (default: the best)",
     )
     args = parser.parse_args(argv)
-    if args.json is not None and args.json.is_dir():
-        parser.error(f"--json {args.json} is a folder: expected a file")
+    if any(batch < 1 for batch in args.batch or ()):
+        parser.error(f"--batch {min(args.batch)}: expected at least 1")
+    kept = results.folder_of(Host.here(1)) / f"table{'-' + args.isa if args.isa else ''}.json" if args.results else None
+    for path in (args.json, kept):
+        if path is not None and (why := results.writable(path)):
+            parser.error(why)
     import torch
 
     torch.set_num_threads(1)
@@ -55,24 +73,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         print(f"[{time.monotonic() - started:5.0f} s] {line}", file=sys.stderr, flush=True)
 
-    budget = Budget(args.quick, 0.15 if args.quick else 0.6, 7 if args.quick else 15, say, Target.cpu(args.isa))
-    measured: list[Measured] = []
+    seconds, rounds = (0.15, 7) if args.quick else (0.6, 15)
+    budget = Budget(args.quick, seconds, rounds, say, Target.cpu(args.isa), tuple(args.batch or ()))
+    parts: list[tuple[str, Measured]] = []
     code = 0
+    every = CASES | MORE
     try:
-        for name in args.case or CASES:
-            for group in CASES[name](budget):
-                measured.append(group)
+        for name in args.case or (CASES if args.quick else every):
+            parts.extend((name, group) for group in every[name](budget))
     except KeyboardInterrupt:
         print("interrupted: what follows was measured before", file=sys.stderr)
         code = 130
     except SparsecircError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
+    measured = [group for _, group in parts]
     print(table(measured))
+    print(machine.line())
     print(Host.here(1).line())
+    if warning := noise(measured):
+        print(warning)
     if args.json is not None:
         rows = [row.to_json() for group in measured for row in group.rows]
         write_atomic(args.json, json.dumps(rows, indent=1, allow_nan=False).encode())
+    if kept is not None and code == 0:
+        results.write(kept, "table", f"python -m benchmarks {' '.join(argv or sys.argv[1:])}".strip(), parts)
     return code
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import _machine as machine
 from benchmarks import _networks as networks
 from benchmarks._rows import Measured, Setting, bytes_of, rows_of_report
 from sparsecirc import Graph, Program, Target, bench, compile
-from sparsecirc._bench import ENGINES, CannotRun, Engine, Job
+from sparsecirc._bench import ENGINES, BenchReport, CannotRun, Engine, Job
 from sparsecirc._tuning import measure as measure_products
 from sparsecirc.cells import Cell
 from sparsecirc.errors import SparsecircError
@@ -34,6 +34,7 @@ class Budget:
         rounds: samples of each engine.
         say: told what goes on.
         target: what our programs are compiled for; forces an instruction set.
+        batches: measured in place of a case's own; cases of one batch only ignore it.
     """
 
     quick: bool
@@ -41,11 +42,12 @@ class Budget:
     rounds: int
     say: Say
     target: Target = field(default_factory=Target.cpu)
+    batches: tuple[int, ...] = ()
 
 
 def forced(graph: Graph, target: Target, kernel: str, *, dense: bool) -> tuple[Engine, int]:
     """Our own program with a forced recurrent kernel as a peer, and its bytes."""
-    program = compile(graph, target, kernel={"*.hh": kernel}, exact=True)
+    program = compile(graph, target, kernel={"*.hh": kernel}, exact=True, cache=None)
 
     def prepare(job: Job) -> Callable[[], list[Array]]:
         if job.batch >= BATCHED_FROM and not job.graph.spiking:
@@ -57,7 +59,7 @@ def forced(graph: Graph, target: Target, kernel: str, *, dense: bool) -> tuple[E
 
 def measure(setting: Setting, graph: Graph, x: Array, budget: Budget, *, exact: bool | None = None) -> Measured:
     """One configuration: the chosen kernel, our dense and CSR kernels, and every peer."""
-    program = compile(graph, budget.target, exact=exact)
+    program = compile(graph, budget.target, exact=exact, cache=None)
     own = [forced(program.graph, budget.target, k, dense=k == "dense") for k in ("dense", "csr")]
     engines = [*ENGINES.values(), *(engine for engine, _ in own)]
     title = f"{setting.case} N={setting.n} B={setting.batch}"
@@ -71,12 +73,22 @@ def measure(setting: Setting, graph: Graph, x: Array, budget: Budget, *, exact: 
     )
     sizes = {name: bytes_of(graph, name) for name in ENGINES}
     sizes |= {"sparsecirc": program.packed_bytes, **{engine.name: size for engine, size in own}}
-    notes = [f"recurrent kernel {kernel_of(program, setting.batch)}"]
+    notes = [shares(report), f"recurrent kernel {kernel_of(program, setting.batch)}"]
     if setting.batch < BATCHED_FROM:
         notes.append(bandwidth_note(program))
     notes += [f"{e.name}: {e.note}" for e in report.engines if e.note]
     notes += [f"{s.name} skipped: {s.reason}" for s in report.skipped if "no spiking layer" not in s.reason]
     return Measured(rows_of_report(setting, report, sizes), tuple(notes))
+
+
+def shares(report: BenchReport) -> str:
+    """How much of the gain is sparsity; here all of it, since nothing is an integer."""
+    best = next((e for e in report.engines if e.name == report.best_dense), None)
+    if best is None:
+        return "no dense engine ran: there is no gain to speak of"
+    return (
+        f"sparsity gives {best.speedup:.2f}x over the best dense f32 ({best.name}), quantisation 1.00x: all are float32"
+    )
 
 
 def kernel_of(program: Program, batch: int) -> str:
@@ -95,30 +107,16 @@ def bandwidth_note(program: Program) -> str:
         return f"microseconds a step of each product, as compile measured it: {took}"
     packed = program.packed[choice.weight]
     us = measure_products({"hh": packed}, program.isa, np.ones((1, packed.shape[1]), np.float32))["hh"]
-    rate, limit = choice.nbytes / us / 1e3, read_limit(choice.nbytes)
+    rate, limit = choice.nbytes / us / 1e3, machine.read_limit(choice.nbytes)
     return (
-        f"recurrent product alone {us:.2f} us, {rate:.0f} GB/s of weights, "
-        f"{rate / limit:.0%} of the {limit:.0f} GB/s at which numpy reads {choice.nbytes / 1024:.0f} KiB at best"
+        f"recurrent product alone {us:.2f} us, {rate:.0f} GB/s of weights, {rate / limit:.0%} of the {limit:.0f} GB/s "
+        f"at which one core reads {choice.nbytes >> 10} KiB again and again"
     )
 
 
-def read_limit(size: int) -> float:
-    """GB/s of vectorised reads of ``size`` bytes, again and again: the best round of a maximum, a dot and a product."""
-    data = np.ones((max(size // 2048, 2), 512), np.float32)
-    flat, whole, vector = data.ravel(), data.view(np.int32).ravel(), data[0]
-    reads: tuple[Callable[[], object], ...] = (
-        lambda: np.max(whole),
-        lambda: np.dot(flat, flat),
-        lambda: data @ vector,
-    )
-    repeats = max(1, int(1e7 / data.nbytes))
-    best = 0.0
-    for read in reads * 10:
-        started = time.perf_counter()
-        for _ in range(repeats):
-            read()
-        best = max(best, repeats * data.nbytes / (time.perf_counter() - started) / 1e9)
-    return best
+def steps_for(batch: int) -> int:
+    """Time steps of a call: long enough that the call itself does not count."""
+    return 100 if batch < BATCHED_FROM else 20
 
 
 def gated_case(
@@ -129,11 +127,10 @@ def gated_case(
     def run(budget: Budget) -> Iterator[Measured]:
         for n in (512, 1024):
             graph = networks.gated(cell, n, 0.1, maker)
-            density = next(v for v in graph.weights() if v.role == "hh").pattern.density
-            for batch in (1, 64) if batches and (n == 512 or not budget.quick) else (1,):
-                steps = 100 if batch == 1 else 20
-                setting = Setting(case, n, density, batch, steps)
-                yield measure(setting, graph, networks.gated_input(steps, batch), budget)
+            usual = (1, 64) if batches and (n == 512 or not budget.quick) else (1,)
+            for batch in budget.batches or usual:
+                steps = steps_for(batch)
+                yield measure(Setting.of(case, graph, batch, steps), graph, networks.gated_input(steps, batch), budget)
 
     return run
 
@@ -147,10 +144,9 @@ def spiking_case(case: str) -> Callable[[Budget], Iterator[Measured]]:
     """1024 recurrent LIF neurons, 90 % sparse, about 5 % of them and of the inputs spiking per step."""
 
     def run(budget: Budget) -> Iterator[Measured]:
-        for batch, steps in ((1, 100), (64, 20)):
-            graph, x = networks.spiking(1024, 0.1, steps, batch)
-            setting = Setting(case, 1024, 0.1, batch, steps)
-            yield measure(setting, graph, x, budget)
+        for batch in budget.batches or (1, 64):
+            graph, x = networks.spiking(1024, 0.1, steps_for(batch), batch)
+            yield measure(Setting.of(case, graph, batch, len(x)), graph, x, budget)
 
     return run
 
@@ -164,7 +160,6 @@ def wavernn_case(case: str) -> Callable[[Budget], Iterator[Measured]]:
         except SparsecircError as error:
             yield Measured((), (f"{case} SKIPPED, SPARSECIRC_DATA has no models/wavernn_768: {error}",))
             return
-        density = next(v for v in graph.weights() if v.role == "hh").pattern.density
-        yield measure(Setting(case, 1024, density, 1, 50), graph, x, budget, exact=True)
+        yield measure(Setting.of(case, graph, 1, len(x)), graph, x, budget, exact=True)
 
     return run

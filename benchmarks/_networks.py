@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc import Graph, Pattern, interpret
-from sparsecirc.cells import GRU, LIF, LSTM, RNN_TANH, Cell
+from sparsecirc.cells import GRU, LIF, LSTM, RNN_TANH, Cell, Options
 from sparsecirc.data import wavernn_768
 from sparsecirc.ir import Input, Recurrent
 from sparsecirc.patterns import PatternMaker, unstructured
@@ -46,28 +46,30 @@ def gated_input(steps: int, batch: int, features: int = FEATURES, seed: int = 1)
     return np.random.default_rng(seed).standard_normal((steps, batch, features), dtype=np.float32)
 
 
-def spiking(n: int, density: float, steps: int, batch: int, seed: int = 0) -> tuple[Graph, Array]:
+def spiking(n: int, density: float, steps: int, batch: int, seed: int = 0, rate: float = RATE) -> tuple[Graph, Array]:
     """A recurrent LIF layer whose input (n spikes) and recurrence are pruned alike, and its input.
 
-    The drive is scaled until about `RATE` of the neurons spike per step.
+    ``rate`` of the inputs spike per step, and the bias is raised until as many of the neurons do. A spike takes the
+    threshold off its membrane at once; the inputs are weak enough that none is above its threshold after that, where
+    simulators disagree.
     """
     rng = np.random.default_rng(seed)
-    patterns = {role: random_pattern(rng, (n, n), density, unstructured) for role in ("ih", "hh")}
-    spread = 1 / np.sqrt(density * n * RATE)
-    ih, hh = (p.apply(_normal(rng, (n, n), spread)) for p in patterns.values())
-    fixed = {"beta": np.full(n, 0.9, np.float32), "threshold": np.ones(n, np.float32)}
-    x = (rng.random((steps, batch, n)) < RATE).astype(np.float32)
+    beta, patterns = 0.9, {role: random_pattern(rng, (n, n), density, unstructured) for role in ("ih", "hh")}
+    spread = 0.1 / np.sqrt(density * n * rate)
+    params = {role: p.apply(_normal(rng, (n, n), spread)) for role, p in patterns.items()}
+    params |= {"beta": np.full(n, beta, np.float32), "threshold": np.ones(n, np.float32)}
+    x = (rng.random((steps, batch, n)) < rate).astype(np.float32)
 
-    def graph(gain: float) -> Graph:
-        params = {"ih": np.float32(gain) * ih, "hh": np.float32(0.1) * hh, **fixed}
-        layer = Recurrent("lif", ("x",), params, patterns, cell=LIF, units=n)
+    def graph(level: float) -> Graph:
+        bias = {"bias_ih": np.full(n, level * (1 - beta), np.float32)}
+        layer = Recurrent("lif", ("x",), params | bias, patterns, cell=LIF, units=n, options=Options(delay=False))
         return Graph((Input("x", shape=(n,)), layer), {"y": "lif.spk"}, dt=1e-3)
 
-    low, high = 0.0, 2.0
-    for _ in range(8):  # bisection: the rate grows with the gain
+    low, high = -4.0, 12.0
+    for _ in range(12):  # bisection: the rate grows with the level at which a membrane would settle
         middle = (low + high) / 2
-        rate = float(interpret(graph(middle), x[:, :1], dtype=np.float32).y.mean())
-        low, high = (middle, high) if rate < RATE else (low, middle)
+        fired = float(interpret(graph(middle), x[:, :1], dtype=np.float32).y.mean())
+        low, high = (middle, high) if fired < rate else (low, middle)
     return graph((low + high) / 2), x
 
 

@@ -18,7 +18,7 @@ from benchmarks._rows import Measured, Setting, rows_of_seconds
 from sparsecirc import Pattern
 from sparsecirc._bench._measure import interleaved
 from sparsecirc.errors import MismatchError
-from sparsecirc.nn import SparseGRU, SparseRLIF
+from sparsecirc.nn import SparseGRU, SparseLinear, SparseRLIF
 from sparsecirc.patterns import unstructured
 
 TOLERANCE = 1e-3
@@ -28,107 +28,156 @@ KEPT_PER_WEIGHT = 4
 """Weight, gradient, and Adam's two moments."""
 Tensors = dict[str, torch.Tensor]
 Step = Callable[[], Tensors]
+Patterns = dict[str, Pattern]
+"""By name of the dense parameter."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A step of training that returns outputs and gradients by name, and the bytes it keeps per weight matrix."""
+    """A step of training that returns outputs and gradients by name, and the bytes that training keeps."""
 
     step: Step
     nbytes: int
 
 
+class Neurons(torch.nn.Module):
+    """Recurrent neurons over a sequence (T, B, N), behind input weights if ``drive`` is given."""
+
+    def __init__(self, neurons: torch.nn.Module, run: Callable[[Any], Any], drive: torch.nn.Module | None) -> None:
+        super().__init__()
+        self.drive, self.neurons, self.run = drive, neurons, run
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        spikes: torch.Tensor = self.run(x if self.drive is None else self.drive(x))
+        return spikes
+
+
 def train_gru(budget: Budget) -> Iterator[Measured]:
     """N = 512, 90 % sparse, T = 100, batch 64: `SparseGRU` beside torch.nn.GRU on the same masked weights."""
-    budget.say(f"train_gru N={N}: prove")
-    rng = np.random.default_rng(0)
-    pattern = networks.random_pattern(rng, (3 * N, N), DENSITY, unstructured)
-    torch.manual_seed(0)
-    dense = torch.nn.GRU(networks.FEATURES, N)
-    live = torch.from_numpy(pattern.mask(np.float32))
-    with torch.no_grad():
-        dense.get_parameter("weight_hh_l0").mul_(live)
-    sparse = SparseGRU.from_dense(dense, {"rnn.l0.hh": pattern})
-    x = torch.randn(STEPS, BATCH, networks.FEATURES, requires_grad=True)
-    towards = torch.randn(STEPS, BATCH, N) / (STEPS * BATCH)
+    yield _gru("train_gru", networks.FEATURES, False, budget)
 
-    def of(module: torch.nn.Module, x: torch.Tensor) -> Step:
-        cotangent = towards.to(x.dtype)
 
-        def step() -> Tensors:
-            module.zero_grad()
-            x.grad = None
-            out = module(x)[0]
-            (out * cotangent).sum().backward()
-            return {"y": out.detach(), "x": _grad(x), **_gradients(module, pattern)}
-
-        return step
-
-    exact = torch.nn.GRU(networks.FEATURES, N, dtype=torch.float64)
-    exact.load_state_dict({k: v.double() for k, v in dense.state_dict().items()})
-    truth = of(exact, x.detach().double().requires_grad_())()
-    contenders = {
-        "sparsecirc": Trained(of(sparse, x), _kept(sparse, pattern)),
-        "torch_dense": Trained(of(dense, x), _kept(dense)),
-    }
-    diffs = {name: _difference(name, c.step(), truth) for name, c in contenders.items()}
-    yield _time(Setting("train_gru", N, pattern.density, BATCH, STEPS), contenders, "torch_dense", diffs, budget)
+def train_gru_input(budget: Budget) -> Iterator[Measured]:
+    """As `train_gru`, fed by as many units as it has, the input weights pruned alike."""
+    yield _gru("train_gru_input", N, True, budget)
 
 
 def train_rlif(budget: Budget) -> Iterator[Measured]:
     """N = 512 recurrent LIF neurons, 90 % sparse, T = 100, batch 64: `SparseRLIF` beside snntorch's RLeaky loop."""
-    budget.say(f"train_rlif N={N}: prove")
+    yield _rlif("train_rlif", False, budget)
+
+
+def train_rlif_input(budget: Budget) -> Iterator[Measured]:
+    """As `train_rlif`, behind a linear layer of N inputs that is pruned alike."""
+    yield _rlif("train_rlif_input", True, budget)
+
+
+def _gru(case: str, features: int, sparse_input: bool, budget: Budget) -> Measured:
+    budget.say(f"{case} N={N}: prove")
+    rng = np.random.default_rng(0)
+    patterns = {"weight_hh_l0": networks.random_pattern(rng, (3 * N, N), DENSITY, unstructured)}
+    if sparse_input:
+        patterns["weight_ih_l0"] = networks.random_pattern(rng, (3 * N, features), DENSITY, unstructured)
+    torch.manual_seed(0)
+    dense = torch.nn.GRU(features, N)
+    _prune(dense, patterns)
+    masks = {f"rnn.l0.{name[7:9]}": pattern for name, pattern in patterns.items()}
+    sparse = SparseGRU.from_dense(dense, masks)
+    x = torch.randn(STEPS, BATCH, features, requires_grad=True)
+    towards = torch.randn(STEPS, BATCH, N) / (STEPS * BATCH)
+
+    def of(module: torch.nn.Module, x: torch.Tensor) -> Step:
+        return _step(module, lambda value: module(value)[0], x, towards.to(x.dtype), patterns)
+
+    exact = torch.nn.GRU(features, N, dtype=torch.float64)
+    exact.load_state_dict({k: v.double() for k, v in dense.state_dict().items()})
+    truth = of(exact, x.detach().double().requires_grad_())()
+    contenders = {
+        "sparsecirc": Trained(of(sparse, x), _kept(sparse, patterns)),
+        "torch_dense": Trained(of(dense, x), _kept(dense)),
+    }
+    diffs = {name: _difference(name, c.step(), truth) for name, c in contenders.items()}
+    return _time(_setting(case, patterns["weight_hh_l0"]), contenders, "torch_dense", diffs, budget)
+
+
+def _rlif(case: str, sparse_input: bool, budget: Budget) -> Measured:
+    budget.say(f"{case} N={N}: prove")
     try:
         import snntorch
     except ImportError:
-        yield Measured((), ("train_rlif SKIPPED: snntorch is not installed",))
-        return
+        return Measured((), (f"{case} SKIPPED: snntorch is not installed",))
     rng = np.random.default_rng(0)
-    pattern = networks.random_pattern(rng, (N, N), DENSITY, unstructured)
+    patterns = {"neurons.recurrent.weight": networks.random_pattern(rng, (N, N), DENSITY, unstructured)}
     torch.manual_seed(0)
-    dense: Any = snntorch.RLeaky(beta=0.9, linear_features=N)
-    with torch.no_grad():
-        dense.recurrent.weight.mul_(torch.from_numpy(pattern.mask()))
-    sparse = SparseRLIF.from_dense(dense, {"lif.hh": pattern})
-    x = 0.2 * torch.randn(STEPS, BATCH, N)
+    rleaky: Any = snntorch.RLeaky(beta=0.9, linear_features=N)
+    drive = None
+    if sparse_input:
+        patterns["drive.weight"] = networks.random_pattern(rng, (N, N), DENSITY, unstructured)
+        drive = torch.nn.Linear(N, N)
+        with torch.no_grad():
+            drive.weight.mul_(3)  # as strong a drive from a tenth of the weights
 
     def looped(x: torch.Tensor) -> torch.Tensor:
-        spk, mem = dense.reset_mem()
+        spk, mem = rleaky.reset_mem()
         spikes = []
         for x_t in x.unbind(0):
-            spk, mem = dense(x_t, spk, mem)
+            spk, mem = rleaky(x_t, spk, mem)
             spikes.append(spk)
         return torch.stack(spikes)
 
-    def of(module: torch.nn.Module, forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> Step:
-        leaf = x.clone().requires_grad_()
+    dense = Neurons(rleaky, looped, drive)
+    _prune(dense, patterns)
+    lif = SparseRLIF.from_dense(rleaky, {"lif.hh": patterns["neurons.recurrent.weight"]})
+    thin = None if drive is None else SparseLinear.from_dense(drive, {"linear.weight": patterns["drive.weight"]})
+    sparse = Neurons(lif, lambda x: lif(x)[0], thin)
+    x = (1.0 if sparse_input else 0.2) * torch.randn(STEPS, BATCH, N)
+
+    def of(module: torch.nn.Module, x: torch.Tensor) -> Step:
         towards = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)) / (x.shape[0] * x.shape[1])
-
-        def step() -> Tensors:
-            module.zero_grad()
-            leaf.grad = None
-            out = forward(leaf)
-            (out * towards).sum().backward()  # type: ignore[no-untyped-call]
-            return {"y": out.detach(), "x": _grad(leaf), **_gradients(module, pattern)}
-
-        return step
-
-    def unrolled(x: torch.Tensor) -> torch.Tensor:
-        spikes: torch.Tensor = sparse(x)[0]
-        return spikes
+        return _step(module, module, x.clone().requires_grad_(), towards, patterns)
 
     short = x[:20, :8]  # short enough that no membrane ties with its threshold: every spike must be equal
-    truth, got = of(dense, looped, short)(), of(sparse, unrolled, short)()
-    if not 0.001 < float(truth["y"].mean()) < 0.5:
-        raise MismatchError(f"train_rlif: {float(truth['y'].mean()):.2%} of the neurons spike, so little is compared")
+    truth, got = of(dense, short)(), of(sparse, short)()
+    rate = float(truth["y"].mean())
+    if not 0.001 < rate < 0.5:
+        raise MismatchError(f"{case}: {rate:.2%} of the neurons spike, so little is compared")
     if not torch.equal(truth["y"], got["y"]):
-        raise MismatchError(f"train_rlif: {int((truth['y'] != got['y']).sum())} spikes differ from snntorch's")
+        raise MismatchError(f"{case}: {int((truth['y'] != got['y']).sum())} spikes differ from snntorch's")
     diffs = {"sparsecirc": _difference("sparsecirc", got, truth), "snntorch": 0.0}
     contenders = {
-        "sparsecirc": Trained(of(sparse, unrolled, x), _kept(sparse, pattern)),
-        "snntorch": Trained(of(dense, looped, x), _kept(dense)),
+        "sparsecirc": Trained(of(sparse, x), _kept(sparse, patterns)),
+        "snntorch": Trained(of(dense, x), _kept(dense)),
     }
-    yield _time(Setting("train_rlif", N, pattern.density, BATCH, STEPS), contenders, "snntorch", diffs, budget)
+    setting = _setting(case, patterns["neurons.recurrent.weight"])
+    measured = _time(setting, contenders, "snntorch", diffs, budget)
+    return Measured(measured.rows, (*measured.notes, f"{rate:.1%} of the neurons spike per step"))
+
+
+def _setting(case: str, pattern: Pattern) -> Setting:
+    return Setting(case, N, pattern.density, BATCH, STEPS, pattern.nnz)
+
+
+def _prune(module: torch.nn.Module, patterns: Mapping[str, Pattern]) -> None:
+    with torch.no_grad():
+        for name, pattern in patterns.items():
+            module.get_parameter(name).mul_(torch.from_numpy(pattern.mask(np.float32)))
+
+
+def _step(
+    module: torch.nn.Module,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    leaf: torch.Tensor,
+    towards: torch.Tensor,
+    patterns: Mapping[str, Pattern],
+) -> Step:
+    def step() -> Tensors:
+        module.zero_grad()
+        leaf.grad = None
+        out = forward(leaf)
+        (out * towards).sum().backward()  # type: ignore[no-untyped-call]
+        return {"y": out.detach(), "x": _grad(leaf), **_gradients(module, patterns)}
+
+    return step
 
 
 def _time(
@@ -139,12 +188,15 @@ def _time(
     seconds = interleaved(runs, min_seconds=budget.seconds, rounds=3 if budget.quick else 7)
     sizes = {name: c.nbytes for name, c in contenders.items()}
     rows = rows_of_seconds(setting, seconds, [dense], diffs, sizes)
-    share = sizes["sparsecirc"] / sizes[dense]
-    note = (
-        f"gradient and Adam's moments of the pruned matrix take {setting.density:.1%} of the dense ones; all bytes of "
-        f"the layer, dense input weights and indices included, {share:.1%}"
+    gain = next(r.speedup_vs_best_dense for r in rows if r.engine == "sparsecirc")
+    return Measured(
+        rows,
+        (
+            f"sparsity and one native call a sequence give {gain:.2f}x over {dense}, quantisation 1.00x: all are f32",
+            f"gradient and Adam's moments of a pruned matrix take {setting.density:.1%} of the dense ones; all bytes "
+            f"of the layer, what is dense in it and indices included, {sizes['sparsecirc'] / sizes[dense]:.1%}",
+        ),
     )
-    return Measured(rows, (note,))
 
 
 def _grad(tensor: torch.Tensor) -> torch.Tensor:
@@ -152,15 +204,17 @@ def _grad(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.grad.detach()
 
 
-def _gradients(module: torch.nn.Module, pattern: Pattern) -> Tensors:
-    """Gradients by the dense parameter's name; that of the pruned matrix on its live connections only."""
-    rows, cols = torch.from_numpy(pattern.rows.astype(np.int64)), torch.from_numpy(pattern.indices.astype(np.int64))
+def _gradients(module: torch.nn.Module, patterns: Mapping[str, Pattern]) -> Tensors:
+    """Gradients by the dense parameter's name; those of pruned matrices on their live connections only."""
     found: Tensors = {}
     for name, parameter in module.named_parameters():
         key = name.removesuffix(".values").replace("recurrent_bias", "recurrent.bias")
-        key = "recurrent.weight" if key == "recurrent" else key
-        grad = _grad(parameter)
-        found[key] = (grad[rows, cols] if tuple(grad.shape) == pattern.shape else grad).flatten()
+        key = f"{key}.weight" if key.endswith("recurrent") else key
+        grad, pattern = _grad(parameter), patterns.get(key)
+        if pattern is not None and tuple(grad.shape) == pattern.shape:
+            rows, cols = (torch.from_numpy(index.astype(np.int64)) for index in (pattern.rows, pattern.indices))
+            grad = grad[rows, cols]
+        found[key] = grad.flatten()
     return found
 
 
@@ -176,8 +230,8 @@ def _difference(engine: str, got: Tensors, truth: Tensors) -> float:
     return worst
 
 
-def _kept(module: torch.nn.Module, pattern: Pattern | None = None) -> int:
-    """Bytes of parameters, gradients and moments, and of the pattern's indices."""
+def _kept(module: torch.nn.Module, patterns: Mapping[str, Pattern] | None = None) -> int:
+    """Bytes of parameters, gradients and moments, and of the patterns' indices."""
     values = sum(p.numel() for p in module.parameters())
-    index = 0 if pattern is None else 4 * (pattern.nnz + pattern.shape[0] + 1)
+    index = sum(4 * (p.nnz + p.shape[0] + 1) for p in (patterns or {}).values())
     return KEPT_PER_WEIGHT * 4 * values + index

@@ -221,6 +221,13 @@ void product_batched(const Matrix &m, const std::string &isa, const In<float> &x
   ops->mm[m.get()->format](m.get(), from, b, to, batch);
 }
 
+uint32_t read_words(const In<uint32_t> &x, int64_t repeats) {
+  const auto n = static_cast<int64_t>(x.size());
+  const uint32_t *from = x.data();
+  nb::gil_scoped_release release;
+  return sc_read(from, n, repeats);
+}
+
 void pointwise(const std::string &name, const std::string &isa, const In<float> &x, Out<float> y) {
   const sc_ops *ops = ops_for(isa);
   need(x.size() == y.size(), "pointwise: x and y differ in size");
@@ -380,5 +387,6 @@ NB_MODULE(_kernels, m) {
   m.def("product_batched", &product_batched, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),
         nb::arg("y").noconvert());
   m.def("pointwise", &pointwise, nb::arg("name"), nb::arg("isa"), nb::arg("x"), nb::arg("y").noconvert());
+  m.def("read_words", &read_words, nb::arg("x"), nb::arg("repeats"));
   bind_training(m);
 }

@@ -145,6 +145,8 @@ void sc_run(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batch
 void sc_product(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias,
                 float *y, int64_t ldy, float *workspace);
 size_t sc_product_workspace(const sc_matrix *w);
+/* Reads n words `repeats` times, as fast as one core can, and gives the bitwise or of all of them. */
+uint32_t sc_read(const uint32_t *x, int64_t n, int64_t repeats);
 
 #ifdef __cplusplus
 }

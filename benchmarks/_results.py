@@ -1,0 +1,62 @@
+"""Measurements as files: benchmarks/results/<machine>/, one folder per machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import _machine as machine
+from benchmarks._rows import Measured, Row
+from sparsecirc._bench import Host
+from sparsecirc._files import write_atomic
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def folder_of(host: Host) -> Path:
+    """Where the results of a machine are kept, named after its processor."""
+    words = re.sub(r"\((r|tm)\)|cpu|processor|@.*", "", host.cpu.lower())
+    return RESULTS / "-".join([*re.findall(r"[a-z0-9]+", words), host.isa])
+
+
+def writable(path: Path) -> str:
+    """Why ``path`` cannot be written, or "": asked before hours are spent on what it is to hold."""
+    if path.is_dir():
+        return f"{path} is a folder: expected a file"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            return ""
+    except OSError as error:
+        return f"{path} cannot be written: {error.strerror or error}"
+
+
+def write(path: Path, kind: str, command: str, parts: Sequence[tuple[str, Measured]]) -> None:
+    """Everything known about a run: machine, versions, commit, the command, and groups of rows with their notes."""
+    data = {
+        "kind": kind,
+        "command": command,
+        "date": time.strftime("%Y-%m-%d"),
+        "host": Host.here(1).to_json(),
+        "memory": [vars(level) for level in machine.levels()],
+        "groups": [
+            {"of": of, "rows": [row.to_record() for row in group.rows], "notes": list(group.notes)}
+            for of, group in parts
+        ],
+    }
+    write_atomic(path, (json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[tuple[str, Measured]]]:
+    """What `write` wrote: all of it, and its groups."""
+    data = json.loads(path.read_text())
+    groups = [
+        (group["of"], Measured(tuple(Row(**row) for row in group["rows"]), tuple(group["notes"])))
+        for group in data["groups"]
+    ]
+    return data, groups
