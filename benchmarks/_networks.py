@@ -63,7 +63,7 @@ def spiking(n: int, density: float, steps: int, batch: int, seed: int = 0, rate:
     def graph(level: float) -> Graph:
         bias = {"bias_ih": np.full(n, level * (1 - beta), np.float32)}
         layer = Recurrent("lif", ("x",), params | bias, patterns, cell=LIF, units=n, options=Options(delay=False))
-        return Graph((Input("x", shape=(n,)), layer), {"y": "lif.spk"}, dt=1e-3)
+        return Graph((Input("x", shape=(n,), spiking=True), layer), {"y": "lif.spk"}, dt=1e-3)
 
     low, high = -4.0, 12.0
     for _ in range(12):  # bisection: the rate grows with the level at which a membrane would settle
