@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sparsecirc._bench import bench as bench
     from sparsecirc._compile import compile as compile
+    from sparsecirc._cost import what_if as what_if
     from sparsecirc._pattern import Pattern as Pattern
     from sparsecirc._program import Program as Program
     from sparsecirc._prune import prune as prune
@@ -52,6 +53,7 @@ _HOME = {
     "save_graph": "ir",
     "to_graph": "frontends",
     "verify": "_verify",
+    "what_if": "_cost",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -33,13 +33,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("masks", "nn"),
     ("rules", "frontends", "export", "data", "_bench", "_report"),
     ("testing", "demo"),
+    ("_cost",),
+    ("_doctor",),
     ("cli",),
     ("__init__", "__main__"),
 )
 """From the bottom up; a module belongs to the longest name that it starts with."""
 TORCH_LINE = next(k for k, names in enumerate(LAYERS) if "_torch_layers" in names)
 LEVEL = {name: k for k, names in enumerate(LAYERS) for name in names}
-LAZY = ("export", "data", "_bench", "_report", "testing", "__init__", "__main__")
+LAZY = ("export", "data", "_bench", "_report", "testing", "_cost", "_doctor", "__init__", "__main__")
 """Above the line, but importable without any optional package."""
 
 

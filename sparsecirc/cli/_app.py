@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsecirc import __version__
-from sparsecirc.cli import _bench, _compile, _demo, _env, _export, _inspect, _prune, _report, _verify
+from sparsecirc.cli import _bench, _compile, _demo, _doctor, _env, _export, _inspect, _prune, _report, _verify
 from sparsecirc.cli._command import Interrupted, register
 from sparsecirc.errors import SparsecircError
 
@@ -60,7 +60,7 @@ def _root(
     pass
 
 
-for _module in (_inspect, _prune, _compile, _verify, _bench, _export, _report, _demo, _env):
+for _module in (_inspect, _prune, _compile, _verify, _bench, _export, _report, _demo, _env, _doctor):
     register(app, _module.COMMAND)
 
 

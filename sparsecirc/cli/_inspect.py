@@ -7,23 +7,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsecirc.cli._command import Command, ModelSpec
-from sparsecirc.cli._console import Out, human_bytes, human_count, table
+from sparsecirc.cli._console import Out, human_bytes, human_count, split_names, table
+from sparsecirc.errors import UsageError
 
 if TYPE_CHECKING:
+    from sparsecirc._cost import WhatIf
+    from sparsecirc.cli._facts import Activity
     from sparsecirc.cli._models import Loaded
+    from sparsecirc.ir import Graph
 
 
 def inspect(
     out: Out,
     spec: ModelSpec,
     per_gate: Annotated[bool, typer.Option("--per-gate", help="One row per gate of stacked weights.")] = False,
+    what_if: Annotated[
+        str | None,
+        typer.Option("--what-if", metavar="S,...", help="Predict the time of each layer at these sparsities."),
+    ] = None,
+    pattern: Annotated[
+        str, typer.Option("--pattern", help="What --what-if prunes to: unstructured or block:16x1.")
+    ] = "unstructured",
     steps: Annotated[int, typer.Option("--seq-len", help="Time steps of the input that activity is measured on.")] = 16,
     seed: Annotated[int, typer.Option("--seed", help="Seed of that input where the model brings none.")] = 0,
 ) -> None:
-    """Show every weight: shape, live connections, gates, detected pattern, bytes, operations per step."""
+    """Show every weight: shape, live connections, gates, detected pattern, bytes, operations and predicted time."""
     from sparsecirc.cli._facts import graph_warnings, measure_activity, weight_rows
     from sparsecirc.cli._models import load
 
+    wanted = _sparsities(what_if, pattern)
     loaded = load(spec, out)
     graph = loaded.graph
     activity = measure_activity(graph, loaded.input(batch=2, steps=steps, seed=seed))
@@ -48,13 +60,52 @@ def inspect(
         "activity": {"input": loaded.input_note, "rates": activity.rates},
         "warnings": warnings,
     }
-    out.data(document, _tree(rows, totals), _summary(loaded, activity.rates))
+    shown = [_tree(rows, totals), _summary(loaded, activity.rates)]
+    if wanted is not None:
+        predicted = _predict(graph, activity, wanted, pattern)
+        document["what_if"] = predicted.to_json()
+        head, cells = predicted.rows()
+        shown += [table([f"{name}:" for name in head], cells), "\n".join(predicted.notes())]
+    out.data(document, *shown)
     for warning in warnings:
         out.warn(warning)
     if graph.density == 1.0:
         out.suggest(f"sparsecirc prune {spec.text} --sparsity 0.9 -o runs/{loaded.name}")
     else:
         out.suggest(f"sparsecirc compile {spec.text}")
+
+
+def _sparsities(text: str | None, pattern: str) -> tuple[float, ...] | None:
+    """The numbers of ``--what-if``; ``None`` where nothing is predicted.
+
+    Raises:
+        UsageError: no numbers in [0, 1), or a pattern that fixes the sparsity itself.
+    """
+    from sparsecirc.cli._recipe import pattern_named
+    from sparsecirc.patterns import Ranked
+
+    names = split_names(text, "--what-if")
+    if names is None:
+        if pattern != "unstructured":
+            raise UsageError("--pattern says what --what-if prunes to: add --what-if .5,.9,.95")
+        return None
+    if not isinstance(pattern_named(pattern), Ranked):
+        raise UsageError(f"pattern '{pattern}' fixes the sparsity itself: expected unstructured or block:ROWSxCOLS")
+    try:
+        found = tuple(float(n) for n in names)
+    except ValueError:
+        found = (-1.0,)
+    if not all(0 <= s < 1 for s in found):
+        raise UsageError(f"--what-if '{text}' is not understood: expected sparsities from 0 to below 1, e.g. .5,.9,.95")
+    return found
+
+
+def _predict(graph: Graph, activity: Activity, sparsities: tuple[float, ...], pattern: str) -> WhatIf:
+    from sparsecirc._cost import what_if as predict
+    from sparsecirc.cli._recipe import pattern_named
+
+    rates = {name: float(events.mean()) for name, events in activity.events.items() if events.size}
+    return predict(graph, sparsities, pattern=pattern_named(pattern), rates=rates)
 
 
 def _tree(rows: list[dict[str, Any]], totals: dict[str, Any]) -> Any:
@@ -113,6 +164,7 @@ COMMAND = Command(
     (
         "sparsecirc inspect demo:gru",
         "sparsecirc inspect runs/gru --per-gate",
+        "sparsecirc inspect demo:gru --what-if .5,.9,.95",
         "sparsecirc inspect model.safetensors --arch mynet:build --json",
     ),
 )

@@ -24,6 +24,25 @@ _N_M = re.compile(r"(\d+):(\d+)")
 _FAN_IN = re.compile(r"fan-in:(\d+)")
 
 
+def pattern_named(text: str) -> Callable[..., Any]:
+    """The pattern that ``text`` names, as the library's callable.
+
+    Raises:
+        UsageError: no such pattern, or its sizes are out of range.
+    """
+    from sparsecirc import patterns
+
+    if match := _BLOCK.fullmatch(text):
+        return patterns.block(int(match[1]), int(match[2]))
+    if match := _N_M.fullmatch(text):
+        return patterns.n_m(int(match[1]), int(match[2]))
+    if match := _FAN_IN.fullmatch(text):
+        return patterns.fan_in(int(match[1]))
+    if text != "unstructured":
+        raise UsageError(f"pattern '{text}' is unknown: expected one of {PATTERN_FORMS}")
+    return patterns.unstructured
+
+
 class Recipe(BaseModel):
     """Everything that decides the result of ``prune`` besides the model."""
 
@@ -55,15 +74,7 @@ class Recipe(BaseModel):
         Raises:
             UsageError: its sizes are out of range.
         """
-        from sparsecirc import patterns
-
-        if match := _BLOCK.fullmatch(self.pattern):
-            return patterns.block(int(match[1]), int(match[2]))
-        if match := _N_M.fullmatch(self.pattern):
-            return patterns.n_m(int(match[1]), int(match[2]))
-        if match := _FAN_IN.fullmatch(self.pattern):
-            return patterns.fan_in(int(match[1]))
-        return patterns.unstructured
+        return pattern_named(self.pattern)
 
     @property
     def resolved_sparsity(self) -> float | None:
