@@ -18,6 +18,7 @@ from sparsecirc._lattice import (
     closeness,
     components,
     concept_lattice,
+    context_persistence,
     cut,
     degree,
     forward,
@@ -302,6 +303,20 @@ def test_persistence_is_the_measure_of_the_cuts(n, seed):
     np.testing.assert_allclose(found.neuron, neuron, atol=1e-12)
     np.testing.assert_allclose(persistence(strengths, meet=False).neuron, joins, atol=1e-12)
     np.testing.assert_allclose(found.edge, edge, atol=1e-12)
+
+
+@given(st.integers(1, 8), seeds)
+def test_persistence_of_one_step_is_the_measure_of_its_contexts(n, seed):
+    strengths = np.round(np.random.default_rng(seed).random((n, n)) * 4) / 4
+    np.fill_diagonal(strengths, 0)
+    top = strengths.max() or 1.0
+    expected, dual, last = np.zeros(n), np.zeros(n), 0.0
+    for level in np.unique(strengths[strengths > 0]) if strengths.any() else [1.0]:
+        expected += (level - last) / top * np.array(concept_lattice(strengths >= level).meet_irreducible())
+        dual += (level - last) / top * np.array(concept_lattice((strengths >= level).T).meet_irreducible())
+        last = level
+    np.testing.assert_allclose(context_persistence(strengths).neuron, expected, atol=1e-12)
+    np.testing.assert_allclose(context_persistence(strengths, meet=False).neuron, dual, atol=1e-12)
 
 
 @given(st.integers(1, 10), seeds)

@@ -17,19 +17,22 @@ from sparsecirc._lattice._irreducible import (
     object_irreducible,
 )
 from sparsecirc._lattice._order import Preorder, components, preorder, refuse_one_component
-from sparsecirc._lattice._widest import Persistence, persistence, widest_paths
+from sparsecirc._lattice._persistence import Persistence, context_persistence, persistence
+from sparsecirc._lattice._widest import Strengths, widest_paths
 
 __all__ = [
     "Centrality",
     "ConceptLattice",
     "Persistence",
     "Preorder",
+    "Strengths",
     "acyclic_order",
     "attribute_irreducible",
     "betweenness",
     "closeness",
     "components",
     "concept_lattice",
+    "context_persistence",
     "cut",
     "degree",
     "forward",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparsecirc._prune._plan import plan_weights
 from sparsecirc._prune._report import PruneReport
 from sparsecirc._prune._select import Criteria, Scope, Select, Sparsity, WeightInfo
+from sparsecirc._prune._wiring import graph_wiring
 from sparsecirc.ir import Conv, Embedding, Graph, Linear, Node
 from sparsecirc.patterns import PatternMaker, unstructured
 from sparsecirc.scores import Score, magnitude
@@ -14,6 +15,7 @@ def graph_weights(graph: Graph) -> list[WeightInfo]:
     """Every weight matrix of a graph."""
     views = list(graph.weights())
     linear = [v.name for v in views if isinstance(v.node, Linear)]
+    wiring = graph_wiring(graph)
     kinds: dict[type[Node], str] = {Linear: "linear", Conv: "conv", Embedding: "embedding"}
     return [
         WeightInfo(
@@ -25,6 +27,8 @@ def graph_weights(graph: Graph) -> list[WeightInfo]:
             value=v.value,
             pattern=v.pattern,
             readout=v.name in linear[-1:],
+            target=wiring[v.name][0] if v.name in wiring else "",
+            sources=wiring[v.name][1] if v.name in wiring else (),
         )
         for v in views
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from sparsecirc._prune._select import (
     sparsity_by_block,
 )
 from sparsecirc.errors import NothingMatchedError, UsageError
-from sparsecirc.patterns import rank_together
+from sparsecirc.patterns import Explained, Joint, Wired, rank_together
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,39 @@ def plan_weights(
         raise NothingMatchedError(
             f"no weight matched, so nothing is pruned. Skipped: {listed}. Choose weights with select=named('...')"
         )
-    targets = [t for info in chosen for t in _targets(info, sizes, how.scope)]
     scores = {info.name: _scores(info, how) for info in chosen}
-    made = _make(targets, scores, how)
+    why: tuple[Explained, ...] = ()
+    if isinstance(how.pattern, Joint):
+        made, why = _make_jointly(how.pattern, chosen, scores, sizes)
+    else:
+        made = _make([t for info in chosen for t in _targets(info, sizes, how.scope)], scores, how)
     patterns = {info.name: _assemble(info, made, how) for info in chosen}
     rows = [r for info in chosen for r in rows_of(info.name, info.gates, info.pattern, patterns[info.name])]
-    return PruneReport(patterns, tuple(rows), (*skipped, *others))
+    return PruneReport(patterns, tuple(rows), (*skipped, *others), why)
+
+
+def _make_jointly(
+    maker: Joint, chosen: Sequence[WeightInfo], scores: Mapping[str, NDArray[np.float64]], sizes: Mapping[str, Any]
+) -> tuple[dict[tuple[str, int], Pattern], tuple[Explained, ...]]:
+    """Patterns of a maker that sees all weights together, by weight name and first row."""
+    values = {sizes.get(block) for info in chosen for block, _ in info.blocks()}
+    if len(values) > 1:
+        raise UsageError(
+            f"weights judged together ({', '.join(i.name for i in chosen)}) are given different sparsities "
+            f"{sorted(map(str, values))}: expected one for all gates of all of them"
+        )
+    wired = [
+        Wired(
+            name=info.name,
+            scores=scores[info.name],
+            gates=info.gates,
+            target=info.target or info.layer,
+            sources=info.sources or ((f"{info.name} inputs", info.pattern.shape[1]),),
+        )
+        for info in chosen
+    ]
+    made, why = maker.joint(wired, values.pop())
+    return {(info.name, 0): pattern for info, pattern in zip(chosen, made, strict=True)}, why
 
 
 def _targets(info: WeightInfo, sizes: Mapping[str, float | None], scope: Scope) -> list[_Target]:

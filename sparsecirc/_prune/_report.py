@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from sparsecirc._pattern import Pattern
+from sparsecirc.patterns import Explained
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,13 @@ class PruneReport:
         patterns: new pattern by weight name.
         rows: weights and their gates, before and after.
         skipped: (name, why) of what is left as it is.
+        explanations: of a pattern that says why it chose as it did (lattice); else ().
     """
 
     patterns: Mapping[str, Pattern] = field(repr=False)
     rows: tuple[PruneRow, ...]
     skipped: tuple[tuple[str, str], ...] = ()
+    explanations: tuple[Explained, ...] = ()
 
     @property
     def density(self) -> float:

@@ -40,6 +40,8 @@ class WeightInfo:
         value: (rows, cols).
         pattern: live connections so far.
         readout: whether it is the last linear layer of the network.
+        target: the layer whose units are its rows; empty for ``layer``.
+        sources: (layer or input, width) of its columns from left to right; empty where it is not known.
     """
 
     name: str
@@ -50,6 +52,8 @@ class WeightInfo:
     value: NDArray[Any] = field(repr=False)
     pattern: Pattern
     readout: bool = False
+    target: str = ""
+    sources: tuple[tuple[str, int], ...] = ()
 
     def blocks(self) -> Iterator[tuple[str, slice]]:
         """(name, rows) of each gate block, or of the whole where there is one block."""

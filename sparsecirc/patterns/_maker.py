@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -37,6 +38,57 @@ class Ranked(Protocol):
 
     def build(self, keep: NDArray[np.bool_], /) -> Pattern:
         """Pattern from a decision per unit, of the shape that :meth:`units` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class Wired:
+    """One weight matrix with the layers that it joins.
+
+    Attributes:
+        name: e.g. ``"rnn.l0.hh"``.
+        scores: (gates * units, columns); ``-inf`` marks a connection that is dead already.
+        gates: gate blocks stacked along the rows; () where there is one block.
+        target: layer whose units are the rows.
+        sources: (layer or input, width) of its columns from left to right.
+    """
+
+    name: str
+    scores: NDArray[Any] = field(repr=False)
+    gates: tuple[str, ...]
+    target: str
+    sources: tuple[tuple[str, int], ...]
+
+    @property
+    def n_gates(self) -> int:
+        """Blocks of equal height along the rows."""
+        return max(len(self.gates), 1)
+
+
+class Explained(Protocol):
+    """Why a maker chose as it did."""
+
+    def table(self) -> str:
+        """Plain text, a line per neuron."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """The same, JSON-able."""
+        ...
+
+    def svg(self) -> str:
+        """A drawing."""
+        ...
+
+
+@runtime_checkable
+class Joint(Protocol):
+    """A maker that has to see the weights of whole layers at once, with what they join."""
+
+    def joint(
+        self, matrices: Sequence[Wired], sparsity: float | None, /
+    ) -> tuple[list[Pattern], tuple[Explained, ...]]:
+        """A pattern for each matrix, of the shape of its scores, and why."""
         ...
 
 
