@@ -110,24 +110,57 @@ def test_a_batch_that_is_no_multiple_of_the_vector_is_refused() -> None:
 
 # Functions -----------------------------------------------------------------------------------------------------------
 
-FUNCTIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], np.ndarray, float]] = {
-    "exp": (np.exp, np.linspace(-87, 88, 700_001), TOLERANCE.exp_ulp),
-    "tanh": (np.tanh, np.linspace(-9.5, 9.5, 700_001), TOLERANCE.tanh_ulp),
-    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), np.linspace(-80, 30, 700_001), TOLERANCE.sigmoid_ulp),
+# Exact function, the inputs between which the bound in units of the last place holds, and the bound. Outside, exp stays
+# at its value at the end, and so does sigmoid below; tanh holds everywhere.
+FUNCTIONS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], float, float, float]] = {
+    "exp": (np.exp, -87, 88, TOLERANCE.exp_ulp),
+    "tanh": (np.tanh, -np.inf, np.inf, TOLERANCE.tanh_ulp),
+    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), -87, np.inf, TOLERANCE.sigmoid_ulp),
 }
+EXPONENTS = 255  # of a finite float; from bits 0 on: denormal numbers, then 2^-126, ...
+
+
+def function_error(name: str, isa: Isa, bits: np.ndarray) -> float:
+    """Largest error in units of the last place over the floats with these bits and their negatives."""
+    exact, low, high, _ = FUNCTIONS[name]
+    x = np.concatenate([bits, bits | np.uint32(1 << 31)]).view(np.float32)
+    x = x[(x >= low) & (x <= high)]
+    y = np.empty_like(x)
+    kernels.pointwise(name, isa.value, x, y)
+    want = exact(x.astype(np.float64))
+    ulp = np.spacing(np.abs(want).astype(np.float32)).astype(np.float64)
+    return float(np.max(np.abs(y - want) / ulp, initial=0.0))
 
 
 @EVERY_ISA
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_stay_within_their_ulps(isa: Isa, name: str) -> None:
-    exact, grid, bound = FUNCTIONS[name]
-    tiny = np.geomspace(1e-37, 1, 100_001)
-    x = np.concatenate([grid, tiny, -tiny]).astype(np.float32)
+    """Over the whole range: of every exponent, denormal numbers too, the ends and 8000 between."""
+    bits = np.concatenate([
+        (np.uint32(e) << np.uint32(23)) | np.linspace(0, 2**23 - 1, 8000).astype(np.uint32) for e in range(EXPONENTS)
+    ])  # fmt: skip
+    assert function_error(name, isa, bits) <= FUNCTIONS[name][3]
+
+
+@pytest.mark.slow
+@EVERY_ISA
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_stay_within_their_ulps_at_every_float(isa: Isa, name: str) -> None:
+    """Each float from 2^-30 to 2^8: below, all three are as good as linear, and above as good as constant."""
+    for first in range((127 - 30) << 23, (127 + 8) << 23, 1 << 22):
+        assert function_error(name, isa, np.arange(first, first + (1 << 22), dtype=np.uint32)) <= FUNCTIONS[name][3]
+
+
+@EVERY_ISA
+def test_functions_of_the_smallest_numbers(isa: Isa) -> None:
+    tiny = np.array([0.0, 1e-45, 1e-40, 1.1754944e-38, 1e-30], np.float32)
+    x = np.concatenate([tiny, -tiny])
     y = np.empty_like(x)
-    kernels.pointwise(name, isa.value, x, y)
-    want = exact(x.astype(np.float64))
-    ulp = np.spacing(np.abs(want).astype(np.float32)).astype(np.float64)
-    assert float(np.max(np.abs(y - want) / ulp)) <= bound
+    kernels.pointwise("tanh", isa.value, x, y)
+    assert np.array_equal(y, x)
+    for name, value in (("exp", 1.0), ("sigmoid", 0.5)):
+        kernels.pointwise(name, isa.value, x, y)
+        assert y.tolist() == [value] * 10
 
 
 @EVERY_ISA
@@ -140,6 +173,10 @@ def test_functions_at_the_ends(isa: Isa) -> None:
     kernels.pointwise("sigmoid", isa.value, x, y)
     assert np.all(y[:3] < 1e-37)
     assert y[3:7].tolist() == [0.5, 1, 1, 1]
+    assert np.isnan(y[7])
+    kernels.pointwise("exp", isa.value, x, y)
+    ends = np.exp(np.array([-87, 88], np.float64))
+    assert y[:7] == pytest.approx([ends[0]] * 3 + [1] + [ends[1]] * 3, rel=2e-7)
     assert np.isnan(y[7])
     with pytest.raises(ValueError, match="unknown function 'erf'"):
         kernels.pointwise("erf", isa.value, x, y)

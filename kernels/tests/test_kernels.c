@@ -402,7 +402,7 @@ int main(void) {
     test_wrong_kernel_is_seen(ops);
     test_tiles_of_others(ops);
     test_function(ops, "exp", ops->exp_n, exp, -87, 88, 1.2);
-    test_function(ops, "tanh", ops->tanh_n, tanh, -9.5, 9.5, 2.5);
+    test_function(ops, "tanh", ops->tanh_n, tanh, -9.5, 9.5, 1.5);
     test_function(ops, "sigmoid", ops->sigmoid_n, logistic, -80, 30, 2.5);
   }
   for (int format = 0; format < SC_N_FORMATS; format++) test_matrix_checks(format);
