@@ -268,8 +268,8 @@ def _catalogue() -> dict[str, Problem]:
         add(cell, cell.n_gates * 17, 17, 0.5, 63, 3, input_product=False, label="drive")
         add(cell, 5, 17, 0.5, 63, 3, recurrence=False, label="feedforward")
         add(cell, 70, 33, 0.3, 63, 3, spiking_input=True, label="spikes-in")
-        add(cell, 16, 64, 0.25, 63, 3, pattern=block(16, 1), label="block16x1")
-        add(cell, 16, 64, 0.25, 63, 3, pattern=block(4, 4), label="block4x4")
+        for height, width in ((16, 1), (8, 1), (8, 4), (4, 4)):
+            add(cell, 16, 64, 0.25, 63, 3, pattern=block(height, width), label=f"block{height}x{width}")
         if cell.spiking:
             for reset in Reset:
                 for delay in (True, False):

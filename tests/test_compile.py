@@ -16,6 +16,7 @@ from sparsecirc import _native as native_module
 from sparsecirc._target import Isa
 from sparsecirc.cells import GRU, LIF, LSTM
 from sparsecirc.errors import UnsupportedError, UsageError
+from sparsecirc.formats import BLOCK_SHAPES
 from sparsecirc.ops import kernels_for
 from sparsecirc.patterns import block
 from sparsecirc.testing import TOLERANCE, classifier_graph, recurrent_graph, relative_difference
@@ -77,8 +78,8 @@ def test_spikes_of_one_layer_feed_the_next_as_spikes() -> None:
 def test_a_forced_kernel_is_used_or_refused_with_every_reason(form: str, isa: Isa) -> None:
     graph = recurrent_graph(GRU, 20, 33, 0.2)
     target = Target.cpu(isa)
-    problem_reasons = {"columns": "the inputs are not spikes", "block16x1": "99 x 20 is not a whole number of 16x1"}
-    problem_reasons["block4x4"] = "99 x 20 is not a whole number of 4x4"
+    problem_reasons = {"columns": "the inputs are not spikes"}
+    problem_reasons |= {n: f"99 x 20 is not a whole number of {h}x{w}" for n, (h, w) in BLOCK_SHAPES.items()}
     if form in problem_reasons:
         with pytest.raises(UnsupportedError) as caught:
             sparsecirc.compile(graph, target, kernel=form)

@@ -12,7 +12,7 @@ from native_support import FORMATS, ISAS
 from sparsecirc import Pattern
 from sparsecirc._target import Isa
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.formats import BLOCK4X4, BLOCK16X1, DENSE, Format, Packed, formats_for, lookup, mantissa
+from sparsecirc.formats import BLOCK_SHAPES, BLOCKS, DENSE, Format, Packed, formats_for, lookup, mantissa
 from sparsecirc.testing import TOLERANCE, random_pattern
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**120), max_value=2.0**120)
@@ -30,8 +30,7 @@ def packs(form: Format, pattern: Pattern, weight: np.ndarray) -> Packed | None:
     try:
         return form.pack(pattern, weight)
     except UnsupportedError:
-        assert form.name == "block4x4"
-        assert weight.shape[1] % 4
+        assert weight.shape[1] % BLOCK_SHAPES[form.name][1]
         return None
 
 
@@ -106,17 +105,22 @@ def test_blocks_store_whole_blocks() -> None:
     mask = np.zeros((32, 8), bool)
     mask[0:16, 3] = True
     mask[20, 5] = True
-    packed = BLOCK16X1.pack(Pattern.from_mask(mask), np.ones((32, 8), np.float32))
+    packed = BLOCKS["block16x1"].pack(Pattern.from_mask(mask), np.ones((32, 8), np.float32))
     assert packed.ptr.tolist() == [0, 1, 2]
     assert packed.index32.tolist() == [3, 5]
     assert packed.padding == pytest.approx(32 / 17)
-    four = BLOCK4X4.pack(Pattern.from_mask(mask), np.ones((32, 8), np.float32))
+    four = BLOCKS["block4x4"].pack(Pattern.from_mask(mask), np.ones((32, 8), np.float32))
     assert four.index32.tolist() == [0, 0, 0, 0, 4]
+    tall = BLOCKS["block8x4"].pack(Pattern.from_mask(mask), np.ones((32, 8), np.float32))
+    assert tall.ptr.tolist() == [0, 1, 2, 3, 3]
+    assert tall.index32.tolist() == [0, 0, 4]
+    thin = BLOCKS["block8x1"].pack(Pattern.from_mask(mask), np.ones((32, 8), np.float32))
+    assert thin.index32.tolist() == [3, 3, 5]
 
 
 def test_blocks_refuse_columns_they_do_not_divide() -> None:
     with pytest.raises(UnsupportedError, match="needs a multiple of 4 columns, got 6"):
-        BLOCK4X4.pack(Pattern.full(4, 6), np.ones((4, 6), np.float32))
+        BLOCKS["block4x4"].pack(Pattern.full(4, 6), np.ones((4, 6), np.float32))
 
 
 def test_bytes_and_padding() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,28 @@ def test_a_state_outside_the_range_is_refused() -> None:
     state = {"rnn.l0.h": np.full((1, 96), 1.5, np.float32)}
     with pytest.raises(UsageError, match=r"reaches 1\.5"):
         program.run(np.zeros((2, 1, 12), np.float32), state)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "int8"])
+@pytest.mark.parametrize("cell", [RNN_TANH, GRU, LSTM], ids=lambda c: c.name)
+def test_nan_stays_nan(cell: Cell, dtype: str) -> None:
+    x = np.zeros((6, 3, 12), np.float32)
+    clean = x.copy()
+    x[2, 1, 5] = np.nan
+    for isa in available_isas():
+        program = compile(layer(cell), Target.cpu(isa, dtype=dtype))
+        y = program.run(x).y
+        assert np.isnan(y[3:, 1]).all()
+        assert np.array_equal(y[:, ::2], program.run(clean).y[:, ::2]), "another sample saw it"
+
+
+def test_corrections_that_do_not_match_their_bytes_are_refused() -> None:
+    packed = DENSE8.pack(Pattern.full(16, 16), np.ones((16, 16), np.float32))
+    for wrong in (-(2**31), 2**31 - 1, int(packed.correction[4]) + 1):
+        bad = packed.correction.copy()
+        bad[4] = wrong
+        with pytest.raises(ValueError, match="correction is not 128 times"):
+            _ = replace(packed, correction=bad).matrix
 
 
 def test_float_kernels_are_refused_for_integer_weights() -> None:

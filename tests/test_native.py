@@ -13,7 +13,7 @@ from sparsecirc._native import kernels
 from sparsecirc._target import Isa
 from sparsecirc.cells import CELLS
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.formats import formats_for
+from sparsecirc.formats import BLOCK_SHAPES, formats_for
 from sparsecirc.ir import Elementwise, Graph, Input, Linear
 from sparsecirc.testing import (
     PROBLEMS,
@@ -46,8 +46,7 @@ def test_product_of_every_format(isa: Isa, form: str, shape: tuple[int, int]) ->
         try:
             packed = chosen.pack(pattern, weight)
         except UnsupportedError:
-            assert form == "block4x4"
-            assert cols % 4
+            assert cols % BLOCK_SHAPES[form][1]
             continue
         for bias in (None, rng.standard_normal(rows).astype(np.float32)):
             for n in (0, 1, 4, 7):
@@ -407,14 +406,15 @@ def changed(array: np.ndarray, at: int, to: int) -> np.ndarray:
     return array
 
 
-PTR, TILES = "csr block16x1 block4x4 columns", "lookup mantissa"
+BLOCK = " ".join(BLOCK_SHAPES)
+PTR, TILES = f"csr {BLOCK} columns", "lookup mantissa"
 DAMAGE: dict[str, tuple[str, Callable[[dict], dict]]] = {
     "fewer values": (" ".join(FORMATS), lambda a: {"values": a["values"][:-1]}),
     "more values": (" ".join(FORMATS), lambda a: {"values": np.append(a["values"], np.float32(1))}),
     "no values": (" ".join(FORMATS), lambda a: {"values": a["values"][:0]}),
     "negative rows": (" ".join(FORMATS), lambda a: {"rows": -1}),
-    "more rows": (f"dense csr block16x1 block4x4 {TILES}", lambda a: {"rows": 48}),
-    "fewer rows": ("dense columns csr block16x1 block4x4 lookup mantissa", lambda a: {"rows": 16}),
+    "more rows": (f"dense csr {BLOCK} {TILES}", lambda a: {"rows": 48}),
+    "fewer rows": (f"dense columns csr {BLOCK} {TILES}", lambda a: {"rows": 16}),
     "fewer columns": (f"dense {PTR} lookup", lambda a: {"cols": 16}),
     "more columns": (f"dense columns {TILES}", lambda a: {"cols": 128}),
     "huge": (" ".join(FORMATS), lambda a: {"rows": 2**40, "cols": 2**40}),
@@ -428,8 +428,8 @@ DAMAGE: dict[str, tuple[str, Callable[[dict], dict]]] = {
     "one index less": (PTR, lambda a: {"index32": a["index32"][:-1]}),
     "negative index": (PTR, lambda a: {"index32": changed(a["index32"], 3, -1)}),
     "index past the end": (PTR, lambda a: {"index32": changed(a["index32"], 3, 64)}),
-    "block past the last column": ("block4x4", lambda a: {"index32": changed(a["index32"], 3, 61)}),
-    "columns that blocks do not divide": ("block4x4", lambda a: {"cols": 66}),
+    "block past the last column": ("block4x4 block8x4", lambda a: {"index32": changed(a["index32"], 3, 61)}),
+    "columns that blocks do not divide": ("block4x4 block8x4", lambda a: {"cols": 66}),
     "byte indices missing": ("lookup", lambda a: {"index8": None}),
     "one byte index less": ("lookup", lambda a: {"index8": a["index8"][:-1]}),
     "byte index past the tile": ("lookup", lambda a: {"index8": changed(a["index8"], 3, 200)}),

@@ -130,15 +130,6 @@ class Matrix {
     m_.bytes = words8_.get();
     m_.scale = scale_.get();
     m_.correction = correction_.get();
-    const bool pointers = m_.format == SC_FMT_csr || m_.format == SC_FMT_block16x1 || m_.format == SC_FMT_block4x4 ||
-                          (m_.format == SC_FMT_columns && m_.ptr);
-    const bool tiles = m_.format == SC_FMT_lookup || m_.format == SC_FMT_mantissa;
-    if (pointers && (!m_.ptr || !m_.index32)) fail("row pointers or indices are missing");
-    if (tiles && (!m_.count || (m_.format == SC_FMT_lookup && !m_.index8))) fail("counts or indices are missing");
-    const bool words16 = m_.format == SC_FMT_lookup16 || m_.format == SC_FMT_dense16;
-    if (words16 && (!m_.words || !m_.scale)) fail("words or scales are missing");
-    if (m_.format == SC_FMT_lookup16 && !m_.count) fail("counts are missing");
-    if (m_.format == SC_FMT_dense8 && (!m_.bytes || !m_.scale || !m_.correction)) fail("bytes or scales are missing");
     if (const char *why = sc_matrix_check(&m_)) fail(why);
   }
   const sc_matrix *get() const { return &m_; }

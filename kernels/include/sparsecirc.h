@@ -42,14 +42,14 @@ enum sc_reset { SC_RESET_none, SC_RESET_subtract, SC_RESET_zero, SC_RESET_zero_u
  *
  *   dense      values [strips][cols][16]: 16 rows of one column side by side, rows padded with zeros
  *   csr        ptr [rows + 1], index32 [nnz], values [nnz]
- *   block16x1  ptr [strips + 1] in blocks, index32 [blocks] = column, values [blocks][16]
- *   block4x4   ptr [strips + 1] in blocks, index32 [blocks] = first column, values [blocks][4 columns][4 rows]
+ *   blockRxC   ptr [strips + 1] in blocks, index32 [blocks] = first column, values [blocks][C columns][R rows]
  *   lookup     count [strips][tiles] slots, values [slots][tile_rows], index8 [slots][tile_rows] = column in tile
  *   mantissa   as lookup, the column in the low bits of each value instead of index8
  *   columns    ptr [cols + 1], index32 [nnz] = row, values [nnz]; or ptr and index32 null, values [cols][rows]
  *   lookup16   count [strips][tiles] pairs of slots, words [pairs][16 rows][2]: weight and, in the low 6 bits, column
  *   dense16    words [strips][pairs of columns][16][2]; dense8: bytes [strips][fours of columns][16][4]
- *   the integer formats have scale [rows]; dense8 also correction [rows] = 128 * the row's sum
+ *   the integer formats have scale [rows]; dense8 also correction [rows] = 128 * the row's sum. Where one entry of x is
+ *   NaN they give NaN in every row
  */
 typedef struct sc_matrix {
   int format;

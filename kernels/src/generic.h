@@ -148,28 +148,26 @@ static void SC_PLAIN(csr_mv)(const sc_matrix *w, const float *x, const float *bi
   }
 }
 
-static void SC_PLAIN(block16x1_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  (void)scratch;
-  for (int64_t r = 0, strip = 0; r < w->rows; r += 16, strip++) {
-    const int64_t n = w->rows - r < 16 ? w->rows - r : 16;
+static inline __attribute__((always_inline)) void SC_NAME(blocks)(const sc_matrix *w, const float *x, const float *bias,
+                                                                  float *y, const int64_t height, const int64_t width) {
+  for (int64_t r = 0, strip = 0; r < w->rows; r += height, strip++) {
+    const int64_t n = w->rows - r < height ? w->rows - r : height;
     float s[16] = {0};
-    for (int32_t k = w->ptr[strip]; k < w->ptr[strip + 1]; k++)
-      for (int i = 0; i < 16; i++) s[i] += w->values[(int64_t)k * 16 + i] * x[w->index32[k]];
+    const float *v = w->values + w->ptr[strip] * height * width;
+    for (int32_t k = w->ptr[strip]; k < w->ptr[strip + 1]; k++, v += height * width)
+      for (int64_t c = 0; c < width; c++)
+        for (int64_t i = 0; i < height; i++) s[i] += v[c * height + i] * x[w->index32[k] + c];
     for (int64_t i = 0; i < n; i++) y[r + i] = s[i] + (bias ? bias[r + i] : 0.0f);
   }
 }
 
-static void SC_PLAIN(block4x4_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  (void)scratch;
-  for (int64_t r = 0, strip = 0; r < w->rows; r += 4, strip++) {
-    const int64_t n = w->rows - r < 4 ? w->rows - r : 4;
-    float s[4] = {0};
-    for (int32_t k = w->ptr[strip]; k < w->ptr[strip + 1]; k++)
-      for (int c = 0; c < 4; c++)
-        for (int i = 0; i < 4; i++) s[i] += w->values[(int64_t)k * 16 + 4 * c + i] * x[w->index32[k] + c];
-    for (int64_t i = 0; i < n; i++) y[r + i] = s[i] + (bias ? bias[r + i] : 0.0f);
+#define X(name, height, width)                                                                                         \
+  static void SC_PLAIN(name##_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) { \
+    (void)scratch;                                                                                                     \
+    SC_NAME(blocks)(w, x, bias, y, height, width);                                                                     \
   }
-}
+SC_BLOCKS(X)
+#undef X
 
 /* Any tile shape; the vector tables insist on theirs. */
 static void SC_PLAIN(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {

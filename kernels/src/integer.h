@@ -1,9 +1,10 @@
 /* Integer products in plain C, on generic.h: the state is quantised, products are summed in int32, sums are scaled per
  * row.
  *
- * The state must lie in [-1, 1] (h of rnn_tanh, gru and lstm); what lies outside is clipped. A word of `lookup16` is
- * the weight itself and, in its low 6 bits, the column in the tile; packing keeps each row of a tile small enough that
- * the int32 sum of the tile cannot overflow. Every instruction set gives the same integers.
+ * The state must lie in [-1, 1] (h of rnn_tanh, gru and lstm); what lies outside is clipped. No integer stands for NaN,
+ * so a NaN anywhere in the state makes the whole product NaN. A word of `lookup16` is the weight itself and, in its low
+ * 6 bits, the column in the tile; packing keeps each row of a tile small enough that the int32 sum of the tile cannot
+ * overflow. Every instruction set gives the same integers.
  */
 #ifndef SC_INTEGER_H
 #define SC_INTEGER_H
@@ -12,7 +13,15 @@
 
 #include "../include/sparsecirc.h"
 
-/* Nearest whole number, ties to even, of x * top clipped to [-top, top]; NaN becomes top. */
+/* Whether a state is NaN; then all of y is. */
+static inline int SC_NAME(nan_state)(const sc_matrix *w, const float *x, float *y) {
+  int found = 0;
+  for (int64_t c = 0; c < w->cols; c++) found |= x[c] != x[c];
+  for (int64_t r = 0; found && r < w->rows; r++) y[r] = __builtin_nanf("");
+  return found;
+}
+
+/* Nearest whole number, ties to even, of x * top clipped to [-top, top]; x is not NaN. */
 static inline int32_t SC_NAME(quantise)(float x, float top) {
   float v = x * top;
   v = v < top ? v : top;
@@ -30,6 +39,7 @@ static inline void SC_NAME(finish_row)(const sc_matrix *w, int64_t r, float sum,
 }
 
 static void SC_PLAIN(lookup16_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  if (SC_NAME(nan_state)(w, x, y)) return;
   int16_t *q = (int16_t *)(void *)scratch;
   const int64_t tiles = (w->cols + 63) / 64;
   for (int64_t c = 0; c < w->cols; c++) q[c] = (int16_t)SC_NAME(quantise)(x[c], SC_STATE16);
@@ -49,6 +59,7 @@ static void SC_PLAIN(lookup16_mv)(const sc_matrix *w, const float *x, const floa
 }
 
 static void SC_PLAIN(dense16_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  if (SC_NAME(nan_state)(w, x, y)) return;
   int16_t *q = (int16_t *)(void *)scratch;
   const int64_t pairs = (w->cols + 1) / 2;
   for (int64_t c = 0; c < w->cols; c++) q[c] = (int16_t)SC_NAME(quantise)(x[c], SC_STATE16);
@@ -65,6 +76,7 @@ static void SC_PLAIN(dense16_mv)(const sc_matrix *w, const float *x, const float
 
 /* The state is stored with 128 added (unsigned bytes); `correction` undoes that. */
 static void SC_PLAIN(dense8_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  if (SC_NAME(nan_state)(w, x, y)) return;
   uint8_t *q = (uint8_t *)(void *)scratch;
   const int64_t quads = (w->cols + 3) / 4;
   for (int64_t c = 0; c < w->cols; c++) q[c] = (uint8_t)(SC_NAME(quantise)(x[c], SC_STATE8) + 128);

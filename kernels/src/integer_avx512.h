@@ -129,6 +129,7 @@ static void sc_dense8_old(const sc_matrix *w, const float *x, const float *bias,
 
 #define SC_PICK(name)                                                                                                 \
   static void SC_NAME(name##_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) { \
+    if (SC_NAME(nan_state)(w, x, y)) return;                                                                          \
     if (__builtin_cpu_supports("avx512vnni"))                                                                         \
       sc_##name##_vnni(w, x, bias, y, scratch);                                                                       \
     else                                                                                                              \

@@ -3,7 +3,11 @@
 
 static int64_t strips(int64_t rows, int64_t height) { return (rows + height - 1) / height; }
 
+/* Whether an array that should hold n entries is not there. */
+static int missing(const void *array, int64_t n) { return !array && n > 0; }
+
 static const char *check_ptr(const sc_matrix *w, int64_t n, int64_t total) {
+  if (missing(w->ptr, n + 1)) return "row pointers are missing";
   if (w->n_ptr != n + 1 || w->ptr[0] != 0 || w->ptr[n] != total) return "row pointers do not cover the values";
   for (int64_t i = 0; i < n; i++)
     if (w->ptr[i] > w->ptr[i + 1]) return "row pointers decrease";
@@ -11,7 +15,7 @@ static const char *check_ptr(const sc_matrix *w, int64_t n, int64_t total) {
 }
 
 static const char *check_index(const sc_matrix *w, int64_t n, int64_t limit) {
-  if (w->n_index != n) return "there is not one index per value or block";
+  if (w->n_index != n || missing(w->index32, n)) return "there is not one index per value or block";
   for (int64_t i = 0; i < n; i++)
     if (w->index32[i] < 0 || w->index32[i] >= limit) return "an index is outside the matrix";
   return NULL;
@@ -22,16 +26,23 @@ static const char *check_pointers(const sc_matrix *w, int64_t lists, int64_t ite
   return why ? why : check_index(w, items, limit);
 }
 
+static const char *check_blocks(const sc_matrix *w, int64_t height, int64_t width) {
+  if (w->cols % width) return "blocks do not divide the columns";
+  if (w->n_values % (height * width)) return "values are not whole blocks";
+  return check_pointers(w, strips(w->rows, height), w->n_values / (height * width), w->cols - width + 1);
+}
+
 static const char *check_tiles(const sc_matrix *w) {
   const int64_t height = w->tile_rows, width = w->tile_cols;
   if (height < 1 || height > 16 || width < 1 || width > SC_PAD || (width & (width - 1)))
     return "the tile shape is unknown";
-  if (w->n_count != strips(w->rows, height) * strips(w->cols, width)) return "there is not one count per tile";
+  if (w->n_count != strips(w->rows, height) * strips(w->cols, width) || missing(w->count, w->n_count))
+    return "there is not one count per tile";
   int64_t slots = 0;
   for (int64_t i = 0; i < w->n_count; i++) slots += w->count[i];
   if (w->n_values != slots * height) return "the counts do not cover the values";
   if (w->format == SC_FMT_mantissa) return NULL; /* the column is masked to the tile when it is read */
-  if (w->n_index != w->n_values) return "there is not one index per value";
+  if (w->n_index != w->n_values || missing(w->index8, w->n_index)) return "there is not one index per value";
   for (int64_t i = 0; i < w->n_index; i++)
     if (w->index8[i] >= width) return "an index is outside its tile";
   return NULL;
@@ -41,10 +52,10 @@ static const char *check_tiles(const sc_matrix *w) {
 static const char *check_words(const sc_matrix *w) {
   if (w->tile_rows != 16 || w->tile_cols != 64) return "tiles of words are 16 x 64";
   const int64_t tiles = strips(w->rows, 16) * strips(w->cols, 64);
-  if (w->n_count != tiles) return "there is not one count per tile";
+  if (w->n_count != tiles || missing(w->count, tiles)) return "there is not one count per tile";
   int64_t pairs = 0;
   for (int64_t i = 0; i < tiles; i++) pairs += w->count[i];
-  if (w->n_words != pairs * 32) return "the counts do not cover the words";
+  if (w->n_words != pairs * 32 || missing(w->words, w->n_words)) return "the counts do not cover the words";
   const int16_t *v = w->words;
   for (int64_t t = 0; t < tiles; t++) {
     int64_t sum[16] = {0};
@@ -56,11 +67,27 @@ static const char *check_words(const sc_matrix *w) {
   return NULL;
 }
 
+/* A sum of bytes and unsigned states, less the correction, is what signed states give only if the correction is 128 *
+ * the row's sum. A strip of 16 rows holds groups of 16 x 4 bytes.
+ */
+static const char *check_corrections(const sc_matrix *w, int64_t groups) {
+  if (w->n_correction != w->rows || missing(w->correction, w->rows)) return "there is not one correction per row";
+  for (int64_t r = 0; r < w->rows; r++) {
+    const int8_t *v = w->bytes + r / 16 * groups * 64 + r % 16 * 4;
+    int64_t sum = 0;
+    for (int64_t g = 0; g < groups; g++)
+      for (int i = 0; i < 4; i++) sum += v[g * 64 + i];
+    if (w->correction[r] != 128 * sum) return "a correction is not 128 times the sum of its row";
+  }
+  return NULL;
+}
+
 static const char *check_integers(const sc_matrix *w) {
-  if (w->n_scale != w->rows) return "there is not one scale per row";
+  if (w->n_scale != w->rows || missing(w->scale, w->rows)) return "there is not one scale per row";
   if (w->format == SC_FMT_lookup16) return check_words(w);
   if (w->format == SC_FMT_dense16) {
-    if (w->n_words != strips(w->rows, 16) * strips(w->cols, 2) * 32) return "dense words do not fill whole panels";
+    if (w->n_words != strips(w->rows, 16) * strips(w->cols, 2) * 32 || missing(w->words, w->n_words))
+      return "dense words do not fill whole panels";
     const int64_t row = strips(w->cols, 2) * 2;
     for (int64_t r = 0; r < strips(w->rows, 16) * 16; r++) {
       int64_t sum = 0;
@@ -72,26 +99,26 @@ static const char *check_integers(const sc_matrix *w) {
     }
     return NULL;
   }
-  if (w->n_correction != w->rows) return "there is not one correction per row";
   if (w->cols > 65536) return "dense bytes sum up to 65536 columns";
-  return w->n_bytes == strips(w->rows, 16) * strips(w->cols, 4) * 64 ? NULL : "dense bytes do not fill whole panels";
+  if (w->n_bytes != strips(w->rows, 16) * strips(w->cols, 4) * 64 || missing(w->bytes, w->n_bytes))
+    return "dense bytes do not fill whole panels";
+  return check_corrections(w, strips(w->cols, 4));
 }
 
 const char *sc_matrix_check(const sc_matrix *w) {
   if (w->rows < 0 || w->cols < 0 || w->rows > INT32_MAX - SC_PAD || w->cols > INT32_MAX - SC_PAD)
     return "the shape is out of range";
+  if (missing(w->values, w->n_values)) return "values are missing";
   switch (w->format) {
     case SC_FMT_dense:
       return w->n_values == strips(w->rows, 16) * 16 * w->cols ? NULL : "dense panels need 16 * ceil(rows / 16) * cols";
     case SC_FMT_csr:
       return check_pointers(w, w->rows, w->n_values, w->cols);
-    case SC_FMT_block16x1:
-      return w->n_values % 16 ? "values are not whole blocks"
-                              : check_pointers(w, strips(w->rows, 16), w->n_values / 16, w->cols);
-    case SC_FMT_block4x4:
-      if (w->cols % 4) return "4x4 blocks need a multiple of 4 columns";
-      return w->n_values % 16 ? "values are not whole blocks"
-                              : check_pointers(w, strips(w->rows, 4), w->n_values / 16, w->cols - 3);
+#define X(name, height, width) \
+  case SC_FMT_##name:          \
+    return check_blocks(w, height, width);
+      SC_BLOCKS(X)
+#undef X
     case SC_FMT_lookup:
     case SC_FMT_mantissa:
       return check_tiles(w);

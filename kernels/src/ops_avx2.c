@@ -5,7 +5,7 @@
 #define SC_NAME(x) sc_f32_##x##__avx2
 #define SC_VL 8
 #define SC_VEC_FMA(a, b, c) _mm256_fmadd_ps((a), (b), (c))
-#define SC_OWN_MV(X) X(dense) X(csr) X(block16x1) X(block4x4) X(lookup) X(mantissa)
+#define SC_OWN_MV(X) X(dense) X(csr) X(block16x1) X(block8x1) X(block8x4) X(block4x4) X(lookup) X(mantissa)
 #define SC_OWN_MVN SC_NAME(dense_mvn)
 #define SC_TILES(X) X(lookup, 8, 16) X(mantissa, 8, 16)
 #include "generic.h"
@@ -132,6 +132,24 @@ static void SC_NAME(block16x1_mv)(const sc_matrix *w, const float *x, const floa
     }
     sc_finish(w, r, sc_sum4(a0, a1, a2, a3), bias, y);
     if (w->rows - r > 8) sc_finish(w, r + 8, sc_sum4(b0, b1, b2, b3), bias, y);
+  }
+}
+
+#include "block8x1.h"
+
+static void SC_NAME(block8x4_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  (void)scratch;
+  for (int64_t r = 0, strip = 0; r < w->rows; r += 8, strip++) {
+    __m256 s0 = _mm256_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
+    const float *v = w->values + (int64_t)w->ptr[strip] * 32;
+    for (int32_t k = w->ptr[strip]; k < w->ptr[strip + 1]; k++, v += 32) {
+      const float *q = x + w->index32[k];
+      s0 = _mm256_fmadd_ps(_mm256_loadu_ps(v), _mm256_broadcast_ss(q), s0);
+      s1 = _mm256_fmadd_ps(_mm256_loadu_ps(v + 8), _mm256_broadcast_ss(q + 1), s1);
+      s2 = _mm256_fmadd_ps(_mm256_loadu_ps(v + 16), _mm256_broadcast_ss(q + 2), s2);
+      s3 = _mm256_fmadd_ps(_mm256_loadu_ps(v + 24), _mm256_broadcast_ss(q + 3), s3);
+    }
+    sc_finish(w, r, sc_sum4(s0, s1, s2, s3), bias, y);
   }
 }
 

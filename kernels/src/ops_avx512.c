@@ -5,7 +5,9 @@
 #define SC_NAME(x) sc_f32_##x##__avx512
 #define SC_VL 16
 #define SC_VEC_FMA(a, b, c) _mm512_fmadd_ps((a), (b), (c))
-#define SC_OWN_MV(X) X(dense) X(csr) X(block16x1) X(block4x4) X(lookup) X(mantissa) X(lookup16) X(dense16) X(dense8)
+#define SC_OWN_MV(X) \
+  X(dense)           \
+  X(csr) X(block16x1) X(block8x1) X(block8x4) X(block4x4) X(lookup) X(mantissa) X(lookup16) X(dense16) X(dense8)
 #define SC_OWN_MVN SC_NAME(dense_mvn)
 #define SC_TILES(X) X(lookup, 16, 32) X(mantissa, 16, 64)
 #include "generic.h"
@@ -133,6 +135,46 @@ static void SC_NAME(block16x1_mv)(const sc_matrix *w, const float *x, const floa
     }
     for (; k < end; k++, v += 16) s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), _mm512_set1_ps(x[ix[k]]), s0);
     _mm512_mask_storeu_ps(y + r, m, _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)));
+  }
+}
+
+/* y[r .. r + 8) = s + bias, as far as there are rows. */
+static inline void sc_finish(const sc_matrix *w, int64_t r, __m256 s, const float *bias, float *y) {
+  const __mmask8 m = (__mmask8)sc_tail(w->rows - r);
+  _mm256_mask_storeu_ps(y + r, m, bias ? _mm256_add_ps(s, _mm256_maskz_loadu_ps(m, bias + r)) : s);
+}
+
+static inline __m256 sc_sum4(__m256 a, __m256 b, __m256 c, __m256 d) {
+  return _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
+}
+
+#include "block8x1.h" /* pairs of blocks in one vector were slower than half vectors */
+
+/* Two registers hold a block; each takes two of the four inputs, repeated down a column of eight weights. */
+static void SC_NAME(block8x4_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  (void)scratch;
+  const __m512i first = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+  const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(2));
+  for (int64_t r = 0, strip = 0; r < w->rows; r += 8, strip++) {
+    __m512 s0 = _mm512_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;
+    int32_t k = w->ptr[strip];
+    const int32_t end = w->ptr[strip + 1], *ix = w->index32;
+    const float *v = w->values + (int64_t)k * 32;
+    for (; k + 2 <= end; k += 2, v += 64) {
+      const __m512 p = _mm512_broadcast_f32x4(_mm_loadu_ps(x + ix[k]));
+      const __m512 q = _mm512_broadcast_f32x4(_mm_loadu_ps(x + ix[k + 1]));
+      s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), _mm512_permutevar_ps(p, first), s0);
+      s1 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 16), _mm512_permutevar_ps(p, second), s1);
+      s2 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 32), _mm512_permutevar_ps(q, first), s2);
+      s3 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 48), _mm512_permutevar_ps(q, second), s3);
+    }
+    if (k < end) {
+      const __m512 p = _mm512_broadcast_f32x4(_mm_loadu_ps(x + ix[k]));
+      s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), _mm512_permutevar_ps(p, first), s0);
+      s1 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 16), _mm512_permutevar_ps(p, second), s1);
+    }
+    s0 = _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3));
+    sc_finish(w, r, _mm256_add_ps(_mm512_castps512_ps256(s0), _mm512_extractf32x8_ps(s0, 1)), bias, y);
   }
 }
 

@@ -252,13 +252,13 @@ static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant)
     case SC_FMT_csr:
       pack_blocks(o, p, 1, 1);
       break;
-    case SC_FMT_block16x1:
-      pack_blocks(o, p, 16, 1);
-      break;
-    case SC_FMT_block4x4:
-      if (p->cols % 4) return 0;
-      pack_blocks(o, p, 4, 4);
-      break;
+#define X(name, height, width)        \
+  case SC_FMT_##name:                 \
+    if (p->cols % width) return 0;    \
+    pack_blocks(o, p, height, width); \
+    break;
+      SC_BLOCKS(X)
+#undef X
     case SC_FMT_lookup:
       pack_tiles(o, p, tile.rows ? tile.rows : variant ? 5 : 16, tile.rows ? tile.cols : variant ? 4 : 32);
       break;

@@ -110,6 +110,25 @@ static void test_products(const sc_ops *ops, int format) {
   report((ops->mm[format] != NULL) == format_has_mm[format], ops->isa, "table", format_names[format], "has_mm");
 }
 
+/* Rows that read a NaN, or all of them in integer formats, become NaN. */
+static void test_nan(const sc_ops *ops, int format) {
+  plain p = make_plain(33, 68, 30, 0);
+  packed w;
+  if (pack(&w, &p, format, ops, 0) > 0) {
+    float *x = random_floats(68), *y = floats(33), *space = poisoned((int64_t)sc_product_workspace(&w.m));
+    x[67] = NAN;
+    sc_product(ops, &w.m, x, 68, 1, NULL, y, 33, space);
+    int lost = 0;
+    for (int64_t r = 0; r < 33; r++) lost += !isnan(y[r]) && (is_integer(format) || at(&p, r, 67) != 0);
+    report(!lost, ops->isa, "NaN", format_names[format], "became a number");
+    free(x);
+    free(y);
+    free(space);
+  }
+  free(p.w);
+  free_packed(&w);
+}
+
 /* A kernel that forgets the last connection of every row. */
 static void forgetful_mv(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   (void)scratch;
@@ -336,7 +355,16 @@ static void test_matrix_checks(int format) {
   DAMAGED(w.bytes, m.n_bytes--)
   DAMAGED(w.scale, m.n_scale--)
   DAMAGED(w.correction, m.n_correction--)
-  DAMAGED(format == SC_FMT_block4x4, m.cols = 62)
+  DAMAGED(format == SC_FMT_block4x4 || format == SC_FMT_block8x4, m.cols = 62)
+  DAMAGED(w.values, m.values = NULL)
+  DAMAGED(w.ptr, m.ptr = NULL)
+  DAMAGED(w.index32, m.index32 = NULL)
+  DAMAGED(w.index8, m.index8 = NULL)
+  DAMAGED(w.count, m.count = NULL)
+  DAMAGED(w.words, m.words = NULL)
+  DAMAGED(w.bytes, m.bytes = NULL)
+  DAMAGED(w.scale, m.scale = NULL)
+  DAMAGED(w.correction, m.correction = NULL)
   SPOILED(ptr, int32_t, 0, 1)
   SPOILED(ptr, int32_t, 1, -1)
   SPOILED(ptr, int32_t, 1, INT32_MAX)
@@ -346,7 +374,9 @@ static void test_matrix_checks(int format) {
   SPOILED(index8, uint8_t, 0, 32)
   SPOILED(count, uint8_t, 0, w.count[0] + 1)
   SPOILED(count, uint8_t, w.m.n_count - 1, 255)
-  if (format == SC_FMT_block4x4) SPOILED(index32, int32_t, 0, 61)
+  if (format == SC_FMT_block4x4 || format == SC_FMT_block8x4) SPOILED(index32, int32_t, 0, 61)
+  SPOILED(correction, int32_t, 3, INT32_MIN)
+  SPOILED(correction, int32_t, 31, w.correction[31] + 1)
   if (w.words) {
     for (int64_t i = 0; i < w.m.n_words; i++) w.words[i] = INT16_MIN;
     refused(&w.m, name, "sums that overflow");
@@ -397,6 +427,7 @@ int main(void) {
     }
     for (int format = 0; format < SC_N_FORMATS; format++) {
       test_products(ops, format);
+      test_nan(ops, format);
       for (int cell = 0; cell < SC_N_CELLS; cell++) test_sequences(ops, cell, format);
     }
     test_wrong_kernel_is_seen(ops);

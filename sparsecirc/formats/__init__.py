@@ -1,7 +1,7 @@
 """Layouts of a weight matrix for one loop: `Packed`, and the formats by name."""
 
 from sparsecirc._target import Isa
-from sparsecirc.formats._blocks import BLOCK4X4, BLOCK16X1
+from sparsecirc.formats._blocks import BLOCK_SHAPES, BLOCKS
 from sparsecirc.formats._integer import DENSE8, DENSE16, LOOKUP16
 from sparsecirc.formats._lookup import lookup, lookup_for, mantissa, mantissa_for
 from sparsecirc.formats._packed import Format, Packed
@@ -10,7 +10,7 @@ from sparsecirc.formats._plain import COLUMNS, CSR, DENSE
 
 def formats_for(isa: Isa) -> dict[str, Format]:
     """Every format by name, with the tiles that ``isa`` reads."""
-    return {f.name: f for f in (DENSE, CSR, BLOCK16X1, BLOCK4X4, lookup_for(isa), mantissa_for(isa), COLUMNS)}
+    return {f.name: f for f in (DENSE, CSR, *BLOCKS.values(), lookup_for(isa), mantissa_for(isa), COLUMNS)}
 
 
 def every_format(isa: Isa) -> dict[str, Format]:
@@ -24,8 +24,8 @@ def integer_formats(dtype: str) -> dict[str, Format]:
 
 
 __all__ = [
-    "BLOCK4X4",
-    "BLOCK16X1",
+    "BLOCKS",
+    "BLOCK_SHAPES",
     "COLUMNS",
     "CSR",
     "DENSE",

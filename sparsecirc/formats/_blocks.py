@@ -1,4 +1,7 @@
-"""Blocks: 16x1 (a broadcast times 16 consecutive rows) and 4x4 (four inputs times four rows in one vector)."""
+"""Blocks of r rows by c columns that are alive or dead as a whole: c inputs, each times r consecutive weights.
+
+Strips of r rows, blocks in the order of their columns, one index a block; a block holds its columns one after another.
+"""
 
 from __future__ import annotations
 
@@ -46,5 +49,7 @@ def _unpacker(height: int, width: int) -> Unpack:
     return unpack
 
 
-BLOCK16X1 = Format("block16x1", _packer("block16x1", 16, 1), _unpacker(16, 1))
-BLOCK4X4 = Format("block4x4", _packer("block4x4", 4, 4), _unpacker(4, 4))
+BLOCK_SHAPES = {"block16x1": (16, 1), "block8x1": (8, 1), "block8x4": (8, 4), "block4x4": (4, 4)}
+"""(rows, columns) of a block, by format; as in ``kernels/kernels.def``."""
+
+BLOCKS = {name: Format(name, _packer(name, *shape), _unpacker(*shape)) for name, shape in BLOCK_SHAPES.items()}

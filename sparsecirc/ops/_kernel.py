@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
-from sparsecirc.formats import Format, formats_for, integer_formats
+from sparsecirc.formats import BLOCK_SHAPES, Format, formats_for, integer_formats
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ _REASONS: dict[str, Callable[[Problem], str | None]] = {
     "lookup": _sparse,
     "mantissa": _mantissa,
     "columns": _columns,
-    "block16x1": _blocks(16, 1),
-    "block4x4": _blocks(4, 4),
+    **{name: _blocks(*shape) for name, shape in BLOCK_SHAPES.items()},
 }
 
 
