@@ -33,6 +33,8 @@ class Matrix:
         words8: NDArray[np.int8] | None = None,
         scale: _F32 | None = None,
         correction: NDArray[np.int32] | None = None,
+        base: NDArray[np.uint16] | None = None,
+        tile_step: int = 0,
     ) -> None: ...
     @property
     def format(self) -> str: ...

@@ -12,7 +12,7 @@ from native_support import FORMATS, ISAS
 from sparsecirc import Pattern
 from sparsecirc._target import Isa
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.formats import BLOCK_SHAPES, BLOCKS, DENSE, Format, Packed, formats_for, lookup, mantissa
+from sparsecirc.formats import BLOCK_SHAPES, BLOCKS, DENSE, Format, Packed, Tile, formats_for, lookup, mantissa
 from sparsecirc.testing import TOLERANCE, random_pattern
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**120), max_value=2.0**120)
@@ -35,13 +35,13 @@ def packs(form: Format, pattern: Pattern, weight: np.ndarray) -> Packed | None:
 
 
 def same(a: Packed, b: Packed) -> bool:
-    names = ("values", "ptr", "index32", "index8", "count")
+    names = ("values", "ptr", "index32", "index8", "count", "base")
     pairs = [(getattr(a, n), getattr(b, n)) for n in names]
     equal = all((x is None) == (y is None) and (x is None or np.array_equal(x, y)) for x, y in pairs)
     return equal and (a.format, a.shape, a.nnz, a.tile) == (b.format, b.shape, b.nnz, b.tile)
 
 
-@pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.value)
+@pytest.mark.parametrize("isa", Isa, ids=lambda i: i.value)
 @pytest.mark.parametrize("form", [f for f in FORMATS if f != "mantissa"])
 @settings(max_examples=40)
 @given(data=weights())
@@ -60,7 +60,7 @@ def test_unpack_undoes_pack(isa: Isa, form: str, data: tuple[Pattern, np.ndarray
     assert packed.matrix.format == form  # the native check accepts it
 
 
-@pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.value)
+@pytest.mark.parametrize("isa", Isa, ids=lambda i: i.value)
 @settings(max_examples=40)
 @given(data=weights(NORMAL))
 def test_mantissa_rounds_within_its_bound_and_only_once(isa: Isa, data: tuple[Pattern, np.ndarray]) -> None:
@@ -91,6 +91,31 @@ def test_lookup_with_any_tile(data: tuple[Pattern, np.ndarray], tile: tuple[int,
         for c in range(0, weight.shape[1], tile[1])
     ]
     assert packed.count.tolist() == longest
+
+
+@settings(max_examples=40)
+@given(data=weights(), tile=st.sampled_from([(8, 16, 8), (16, 32, 16), (3, 2, 1), (1, 64, 64)]))
+def test_windows_begin_where_a_row_still_waits(data: tuple[Pattern, np.ndarray], tile: tuple[int, int, int]) -> None:
+    pattern, weight = data
+    packed = lookup(Tile(*tile)).pack(pattern, weight)
+    assert np.array_equal(lookup(Tile(*tile)).unpack(packed), pattern.apply(weight))
+    assert packed.matrix.format == "lookup"
+    height, width, step = tile
+    bases = []
+    for r in range(0, weight.shape[0], height):
+        waiting = [np.flatnonzero(row).tolist() for row in pattern.mask()[r : r + height]]
+        while any(waiting):
+            first = min(row[0] for row in waiting if row) // step * step
+            first = min(first, -(-weight.shape[1] // 64) * 64 - width)
+            bases.append(first // step)
+            waiting = [row[1:] if row and row[0] < first + width else row for row in waiting]
+    assert packed.base.tolist() == bases
+
+
+def test_windows_are_refused_beyond_their_reach() -> None:
+    wide = 65536 + 64
+    with pytest.raises(UnsupportedError, match=f"windows of step 1 reach up to column 65537, got {wide} columns"):
+        lookup(Tile(1, 2, 1)).pack(Pattern.empty(1, wide), np.zeros((1, wide), np.float32))
 
 
 def test_mantissa_hides_each_column_in_its_weight() -> None:

@@ -464,6 +464,18 @@ def test_a_matrix_keeps_its_own_copy() -> None:
     assert np.array_equal(y, z)
 
 
+@pytest.mark.parametrize("missing", ["ptr", "base", "index8"])
+def test_windows_without_their_arrays_are_refused(missing: str) -> None:
+    packed = formats_for(Isa.AVX2)["lookup"].pack(Pattern.full(8, 16), np.ones((8, 16), np.float32))
+    arrays = {"ptr": packed.ptr, "base": packed.base, "index8": packed.index8}
+    shape = {"tile_rows": 8, "tile_cols": 16, "tile_step": 8}
+    kernels.Matrix("lookup", 8, 16, packed.values, **arrays, **shape)
+    with pytest.raises(ValueError, match=r"missing|not one index per value|do not cover"):
+        kernels.Matrix("lookup", 8, 16, packed.values, **{**arrays, missing: None}, **shape)
+    with pytest.raises(ValueError, match="a window is outside the matrix"):
+        kernels.Matrix("lookup", 8, 16, packed.values, **{**arrays, "base": packed.base + np.uint16(7)}, **shape)
+
+
 @pytest.mark.parametrize("isa", [i for i in ISAS if i is not Isa.SCALAR], ids=lambda i: i.value)
 @pytest.mark.parametrize("form", ["lookup", "mantissa"])
 def test_tiles_of_another_instruction_set_are_refused(isa: Isa, form: str) -> None:

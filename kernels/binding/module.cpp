@@ -97,7 +97,7 @@ class Matrix {
   Matrix(const std::string &format, int64_t rows, int64_t cols, const In<float> &values, const Maybe<int32_t> &ptr,
          const Maybe<int32_t> &index32, const Maybe<uint8_t> &index8, const Maybe<uint8_t> &count, int64_t tile_rows,
          int64_t tile_cols, const Maybe<int16_t> &words, const Maybe<int8_t> &words8, const Maybe<float> &scale,
-         const Maybe<int32_t> &correction)
+         const Maybe<int32_t> &correction, const Maybe<uint16_t> &base, int64_t tile_step)
       : values_(copy<float>(values)),
         ptr_(copy<int32_t>(ptr)),
         index32_(copy<int32_t>(index32)),
@@ -106,12 +106,14 @@ class Matrix {
         words_(copy<int16_t>(words)),
         words8_(copy<int8_t>(words8)),
         scale_(copy<float>(scale)),
-        correction_(copy<int32_t>(correction)) {
+        correction_(copy<int32_t>(correction)),
+        base_(copy<uint16_t>(base)) {
     m_.format = find(kFormats, format, "format");
     m_.rows = rows;
     m_.cols = cols;
     m_.tile_rows = tile_rows;
     m_.tile_cols = tile_cols;
+    m_.tile_step = tile_step;
     m_.n_values = static_cast<int64_t>(values.size());
     const bool bytes = m_.format == SC_FMT_lookup;  // each format counts the index that it reads
     m_.n_index = static_cast<int64_t>(bytes ? (index8 ? index8->size() : 0) : index32 ? index32->size() : 0);
@@ -130,6 +132,8 @@ class Matrix {
     m_.bytes = words8_.get();
     m_.scale = scale_.get();
     m_.correction = correction_.get();
+    m_.n_base = static_cast<int64_t>(base ? base->size() : 0);
+    m_.base = base_.get();
     if (const char *why = sc_matrix_check(&m_)) fail(why);
   }
   const sc_matrix *get() const { return &m_; }
@@ -153,6 +157,7 @@ class Matrix {
   Buffer<int8_t> words8_;
   Buffer<float> scale_;
   Buffer<int32_t> correction_;
+  Buffer<uint16_t> base_;
   sc_matrix m_{};
 };
 
@@ -350,12 +355,14 @@ NB_MODULE(_kernels, m) {
   nb::class_<Matrix>(m, "Matrix")
       .def(nb::init<const std::string &, int64_t, int64_t, const In<float> &, const Maybe<int32_t> &,
                     const Maybe<int32_t> &, const Maybe<uint8_t> &, const Maybe<uint8_t> &, int64_t, int64_t,
-                    const Maybe<int16_t> &, const Maybe<int8_t> &, const Maybe<float> &, const Maybe<int32_t> &>(),
+                    const Maybe<int16_t> &, const Maybe<int8_t> &, const Maybe<float> &, const Maybe<int32_t> &,
+                    const Maybe<uint16_t> &, int64_t>(),
            nb::arg("format"), nb::arg("rows"), nb::arg("cols"), nb::arg("values"), nb::arg("ptr").none() = nb::none(),
            nb::arg("index32").none() = nb::none(), nb::arg("index8").none() = nb::none(),
            nb::arg("count").none() = nb::none(), nb::arg("tile_rows") = 0, nb::arg("tile_cols") = 0,
            nb::arg("words").none() = nb::none(), nb::arg("words8").none() = nb::none(),
-           nb::arg("scale").none() = nb::none(), nb::arg("correction").none() = nb::none())
+           nb::arg("scale").none() = nb::none(), nb::arg("correction").none() = nb::none(),
+           nb::arg("base").none() = nb::none(), nb::arg("tile_step") = 0)
       .def_prop_ro("format", &Matrix::format)
       .def_prop_ro("rows", &Matrix::rows)
       .def_prop_ro("cols", &Matrix::cols)

@@ -38,6 +38,11 @@ enum sc_reset { SC_RESET_none, SC_RESET_subtract, SC_RESET_zero, SC_RESET_zero_u
 #define SC_STATE16 2047.0f
 #define SC_STATE8 127.0f
 
+/* Pairs of slots of windowed lookup16 that are summed in int32 before they are turned into floats: 2^15 * 2047 * 32
+ * fits.
+ */
+#define SC_FLUSH 16
+
 /* A packed matrix. What the arrays hold depends on the format; tiles run row strip by row strip, columns ascending.
  *
  *   dense      values [strips][cols][16]: 16 rows of one column side by side, rows padded with zeros
@@ -45,8 +50,10 @@ enum sc_reset { SC_RESET_none, SC_RESET_subtract, SC_RESET_zero, SC_RESET_zero_u
  *   blockRxC   ptr [strips + 1] in blocks, index32 [blocks] = first column, values [blocks][C columns][R rows]
  *   lookup     count [strips][tiles] slots, values [slots][tile_rows], index8 [slots][tile_rows] = column in tile
  *   mantissa   as lookup, the column in the low bits of each value instead of index8
+ *              both, and lookup16, with windows (tile_step > 0): no tiles side by side, each slot has its own tile:
+ *              ptr [strips + 1] in slots, base [slots] = first column / tile_step, instead of count
  *   columns    ptr [cols + 1], index32 [nnz] = row, values [nnz]; or ptr and index32 null, values [cols][rows]
- *   lookup16   count [strips][tiles] pairs of slots, words [pairs][16 rows][2]: weight and, in the low 6 bits, column
+ *   lookup16   count [strips][tiles] pairs of slots, words [pairs][16 rows][2]: weight and, in its low bits, column
  *   dense16    words [strips][pairs of columns][16][2]; dense8: bytes [strips][fours of columns][16][4]
  *   the integer formats have scale [rows]; dense8 also correction [rows] = 128 * the row's sum. Where one entry of x is
  *   NaN they give NaN in every row
@@ -54,13 +61,15 @@ enum sc_reset { SC_RESET_none, SC_RESET_subtract, SC_RESET_zero, SC_RESET_zero_u
 typedef struct sc_matrix {
   int format;
   int64_t rows, cols;
-  int64_t tile_rows, tile_cols; /* lookup and mantissa */
+  int64_t tile_rows, tile_cols, tile_step; /* lookup, mantissa, lookup16 */
   int64_t n_values, n_index, n_ptr, n_count;
   const float *values;
   const int32_t *ptr;
   const int32_t *index32;
   const uint8_t *index8;
   const uint8_t *count;
+  int64_t n_base;
+  const uint16_t *base;
   int64_t n_words, n_bytes, n_scale, n_correction;
   const int16_t *words;
   const int8_t *bytes;
@@ -91,7 +100,7 @@ typedef void (*sc_point_fn)(const sc_point *p);
 
 /* The only tile that a kernel reads, and how to say so; zero where it reads any. */
 typedef struct sc_tile {
-  int64_t rows, cols;
+  int64_t rows, cols, step;
   const char *says;
 } sc_tile;
 

@@ -169,40 +169,37 @@ static inline __attribute__((always_inline)) void SC_NAME(blocks)(const sc_matri
 SC_BLOCKS(X)
 #undef X
 
-/* Any tile shape; the vector tables insist on theirs. */
+/* Adds one slot: a weight for each row of a tile that begins at x. The column is in `ix` or in the weight itself. */
+static inline void SC_NAME(add_slot)(const sc_matrix *w, const float *v, const uint8_t *ix, const float *x, float *s) {
+  const uint32_t mask = (uint32_t)w->tile_cols - 1;
+  for (int64_t i = 0; i < w->tile_rows; i++) {
+    uint32_t bits;
+    memcpy(&bits, &v[i], sizeof bits);
+    s[i] += v[i] * x[ix ? ix[i] : bits & mask];
+  }
+}
+
+/* Both lookup formats with tiles of any shape, side by side or one per slot; the vector tables insist on theirs. */
 static void SC_PLAIN(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   (void)scratch;
-  const int64_t height = w->tile_rows, tiles = (w->cols + w->tile_cols - 1) / w->tile_cols;
-  const float *v = w->values;
-  const uint8_t *ix = w->index8, *count = w->count;
-  for (int64_t r = 0; r < w->rows; r += height) {
+  const int64_t height = w->tile_rows, tiles = w->tile_step ? 0 : (w->cols + w->tile_cols - 1) / w->tile_cols;
+  const int hidden = w->format == SC_FMT_mantissa;
+  const uint8_t *count = w->count;
+  int64_t at = 0; /* slots so far */
+  for (int64_t r = 0, strip = 0; r < w->rows; r += height, strip++) {
     const int64_t n = w->rows - r < height ? w->rows - r : height;
     float s[16] = {0};
     for (int64_t t = 0; t < tiles; t++)
-      for (int k = *count++; k > 0; k--, v += height, ix += height)
-        for (int64_t i = 0; i < height; i++) s[i] += v[i] * x[t * w->tile_cols + ix[i]];
+      for (int k = *count++; k > 0; k--, at++)
+        SC_NAME(add_slot)(w, w->values + at * height, hidden ? NULL : w->index8 + at * height, x + t * w->tile_cols, s);
+    for (; w->tile_step && at < w->ptr[strip + 1]; at++) SC_NAME(add_slot)
+    (w, w->values + at * height, hidden ? NULL : w->index8 + at * height, x + w->base[at] * w->tile_step, s);
     for (int64_t i = 0; i < n; i++) y[r + i] = s[i] + (bias ? bias[r + i] : 0.0f);
   }
 }
 
 static void SC_PLAIN(mantissa_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  (void)scratch;
-  const int64_t height = w->tile_rows, tiles = (w->cols + w->tile_cols - 1) / w->tile_cols;
-  const uint32_t mask = (uint32_t)w->tile_cols - 1;
-  const float *v = w->values;
-  const uint8_t *count = w->count;
-  for (int64_t r = 0; r < w->rows; r += height) {
-    const int64_t n = w->rows - r < height ? w->rows - r : height;
-    float s[16] = {0};
-    for (int64_t t = 0; t < tiles; t++)
-      for (int k = *count++; k > 0; k--, v += height)
-        for (int64_t i = 0; i < height; i++) {
-          uint32_t bits;
-          memcpy(&bits, &v[i], sizeof bits);
-          s[i] += v[i] * x[t * w->tile_cols + (int64_t)(bits & mask)];
-        }
-    for (int64_t i = 0; i < n; i++) y[r + i] = s[i] + (bias ? bias[r + i] : 0.0f);
-  }
+  SC_NAME(plain_lookup_mv)(w, x, bias, y, scratch);
 }
 
 static void SC_PLAIN(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias, float *y,
@@ -215,7 +212,7 @@ static void SC_PLAIN(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx,
  *   SC_ISA                       its name, a string
  *   SC_OWN_MV(X), SC_OWN_MM(X)   its kernels, as X(dense) X(csr) ...: functions SC_NAME(dense_mv), ...
  *   SC_OWN_MVN                   its SC_NAME(dense_mvn)
- *   SC_TILES(X)                  the only tile that a kernel of it reads, as X(lookup, 16, 32) ...
+ *   SC_TILES(X)                  the only tile that a kernel of it reads, as X(lookup, 16, 32, 0) ...
  */
 #ifndef SC_OWN_MV
 #define SC_OWN_MV(X)
@@ -243,14 +240,14 @@ static void SC_PLAIN(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx,
       .exp_n = SC_NAME(exp_n),                                    \
       .tanh_n = SC_NAME(tanh_n),                                  \
       .sigmoid_n = SC_NAME(sigmoid_n),                            \
-      .tile = {{0, 0, NULL}, SC_TILES(SC_ENTRY_TILE)},            \
+      .tile = {{0, 0, 0, NULL}, SC_TILES(SC_ENTRY_TILE)},         \
   };
 #define SC_ENTRY_MV(name, has_mm) [SC_FMT_##name] = SC_NAME(plain_##name##_mv),
 #define SC_ENTRY_MM(name, has_mm) [SC_FMT_##name] = SC_MM_##has_mm(name),
 #define SC_ENTRY_OWN_MV(name) [SC_FMT_##name] = SC_NAME(name##_mv),
 #define SC_ENTRY_OWN_MM(name) [SC_FMT_##name] = SC_NAME(name##_mm),
 #define SC_ENTRY_POINT(name, gates, states, spiking) [SC_CELL_##name] = SC_NAME(point_##name),
-#define SC_ENTRY_TILE(name, height, width) \
-  [SC_FMT_##name] = {height, width, SC_ISA " reads tiles of " #height " x " #width},
+#define SC_ENTRY_TILE(name, height, width, step) \
+  [SC_FMT_##name] = {height, width, step, SC_ISA " reads tiles of " #height " x " #width ", step " #step},
 
 #endif

@@ -32,32 +32,49 @@ static const char *check_blocks(const sc_matrix *w, int64_t height, int64_t widt
   return check_pointers(w, strips(w->rows, height), w->n_values / (height * width), w->cols - width + 1);
 }
 
-static const char *check_tiles(const sc_matrix *w) {
-  const int64_t height = w->tile_rows, width = w->tile_cols;
-  if (height < 1 || height > 16 || width < 1 || width > SC_PAD || (width & (width - 1)))
+/* Counts the slots of a matrix in tiles, each tile inside x and its padding. */
+static const char *check_slots(const sc_matrix *w, int64_t *slots) {
+  const int64_t height = w->tile_rows, width = w->tile_cols, step = w->tile_step;
+  if (height < 1 || height > 16 || width < 1 || width > SC_PAD || (width & (width - 1)) || step < 0 || step > SC_PAD)
     return "the tile shape is unknown";
-  if (w->n_count != strips(w->rows, height) * strips(w->cols, width) || missing(w->count, w->n_count))
-    return "there is not one count per tile";
-  int64_t slots = 0;
-  for (int64_t i = 0; i < w->n_count; i++) slots += w->count[i];
-  if (w->n_values != slots * height) return "the counts do not cover the values";
+  *slots = 0;
+  if (!step) {
+    if (w->n_count != strips(w->rows, height) * strips(w->cols, width) || missing(w->count, w->n_count))
+      return "there is not one count per tile";
+    for (int64_t i = 0; i < w->n_count; i++) *slots += w->count[i];
+    return NULL;
+  }
+  *slots = w->n_base;
+  if (missing(w->base, w->n_base)) return "windows are missing";
+  for (int64_t i = 0; i < w->n_base; i++)
+    if (w->base[i] * step + width > strips(w->cols, SC_PAD) * SC_PAD) return "a window is outside the matrix";
+  return check_ptr(w, strips(w->rows, height), w->n_base);
+}
+
+static const char *check_tiles(const sc_matrix *w) {
+  int64_t slots;
+  const char *why = check_slots(w, &slots);
+  if (why) return why;
+  if (w->n_values != slots * w->tile_rows || missing(w->values, w->n_values))
+    return "the slots do not cover the values";
   if (w->format == SC_FMT_mantissa) return NULL; /* the column is masked to the tile when it is read */
   if (w->n_index != w->n_values || missing(w->index8, w->n_index)) return "there is not one index per value";
   for (int64_t i = 0; i < w->n_index; i++)
-    if (w->index8[i] >= width) return "an index is outside its tile";
+    if (w->index8[i] >= w->tile_cols) return "an index is outside its tile";
   return NULL;
 }
 
-/* The sums of a tile must stay in int32 for every state: its words in a row add up to at most 2^31 / 2^11. */
+/* The sums of a tile must stay in int32 for every state: its words in a row add up to at most 2^31 / 2^11. With
+ * windows, 2 * SC_FLUSH words are added, which stay below that whatever they are.
+ */
 static const char *check_words(const sc_matrix *w) {
-  if (w->tile_rows != 16 || w->tile_cols != 64) return "tiles of words are 16 x 64";
-  const int64_t tiles = strips(w->rows, 16) * strips(w->cols, 64);
-  if (w->n_count != tiles || missing(w->count, tiles)) return "there is not one count per tile";
-  int64_t pairs = 0;
-  for (int64_t i = 0; i < tiles; i++) pairs += w->count[i];
-  if (w->n_words != pairs * 32 || missing(w->words, w->n_words)) return "the counts do not cover the words";
+  if (w->tile_rows != 16) return "tiles of words have 16 rows";
+  int64_t pairs;
+  const char *why = check_slots(w, &pairs);
+  if (why) return why;
+  if (w->n_words != pairs * 32 || missing(w->words, w->n_words)) return "the slots do not cover the words";
   const int16_t *v = w->words;
-  for (int64_t t = 0; t < tiles; t++) {
+  for (int64_t t = 0; t < (w->tile_step ? 0 : w->n_count); t++) {
     int64_t sum[16] = {0};
     for (int k = w->count[t]; k > 0; k--, v += 32)
       for (int i = 0; i < 32; i++) sum[i / 2] += v[i] < 0 ? -(int64_t)v[i] : v[i];
@@ -136,5 +153,6 @@ const char *sc_matrix_check(const sc_matrix *w) {
 
 const char *sc_matrix_supported(const sc_ops *ops, const sc_matrix *w) {
   const sc_tile *tile = &ops->tile[w->format];
-  return !tile->rows || (w->tile_rows == tile->rows && w->tile_cols == tile->cols) ? NULL : tile->says;
+  const int same = w->tile_rows == tile->rows && w->tile_cols == tile->cols && w->tile_step == tile->step;
+  return same || !tile->rows ? NULL : tile->says;
 }

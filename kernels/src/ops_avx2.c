@@ -1,4 +1,4 @@
-/* AVX2 + FMA. Tiles of both lookup formats: 8 rows x 16 columns. */
+/* AVX2 + FMA. Both lookup formats: slots of 8 rows, each with a window of 16 columns. */
 #include <immintrin.h>
 
 #define SC_ISA "avx2"
@@ -7,7 +7,7 @@
 #define SC_VEC_FMA(a, b, c) _mm256_fmadd_ps((a), (b), (c))
 #define SC_OWN_MV(X) X(dense) X(csr) X(block16x1) X(block8x1) X(block8x4) X(block4x4) X(lookup) X(mantissa)
 #define SC_OWN_MVN SC_NAME(dense_mvn)
-#define SC_TILES(X) X(lookup, 8, 16) X(mantissa, 8, 16)
+#define SC_TILES(X) X(lookup, 8, 16, 8) X(mantissa, 8, 16, 8)
 #include "generic.h"
 #include "integer.h"
 #include "pointwise.h"
@@ -191,53 +191,37 @@ static inline __m256i sc_index8(const uint8_t *ix) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)ix));
 }
 
-static void SC_NAME(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  (void)scratch;
-  const int64_t tiles = (w->cols + 15) / 16;
-  const float *v = w->values;
-  const uint8_t *ix = w->index8, *count = w->count;
-  for (int64_t r = 0; r < w->rows; r += 8) {
-    __m256 s0 = _mm256_setzero_ps(), s1 = s0;
-    for (int64_t t = 0; t < tiles; t++) {
-      const __m256 lo = _mm256_loadu_ps(x + 16 * t), hi = _mm256_loadu_ps(x + 16 * t + 8);
-      int k = *count++;
-      for (; k >= 2; k -= 2, v += 16, ix += 16) {
-        s0 = _mm256_fmadd_ps(_mm256_loadu_ps(v), sc_pick16(sc_index8(ix), lo, hi), s0);
-        s1 = _mm256_fmadd_ps(_mm256_loadu_ps(v + 8), sc_pick16(sc_index8(ix + 8), lo, hi), s1);
-      }
-      if (k) {
-        s0 = _mm256_fmadd_ps(_mm256_loadu_ps(v), sc_pick16(sc_index8(ix), lo, hi), s0);
-        v += 8;
-        ix += 8;
-      }
-    }
-    sc_finish(w, r, _mm256_add_ps(s0, s1), bias, y);
+/* Both lookups: every slot has a window of 16 inputs of its own, which begins at a multiple of 8 columns. One loop per
+ * strip, so that no branch depends on how full a tile is.
+ */
+#define SC_WINDOWS(LOAD, ADVANCE)                                                                            \
+  (void)scratch;                                                                                             \
+  const uint16_t *base = w->base;                                                                            \
+  const float *v = w->values;                                                                                \
+  const uint8_t *ix = w->index8;                                                                             \
+  for (int64_t r = 0, strip = 0; r < w->rows; r += 8, strip++) {                                             \
+    __m256 s0 = _mm256_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;                                              \
+    int32_t k = w->ptr[strip + 1] - w->ptr[strip];                                                           \
+    for (; k >= 4; k -= 4, v += 32, ix += ADVANCE * 32, base += 4) {                                         \
+      s0 = sc_slot(v, LOAD(v, ix), x + 8 * base[0], s0);                                                     \
+      s1 = sc_slot(v + 8, LOAD(v + 8, ix + 8), x + 8 * base[1], s1);                                         \
+      s2 = sc_slot(v + 16, LOAD(v + 16, ix + 16), x + 8 * base[2], s2);                                      \
+      s3 = sc_slot(v + 24, LOAD(v + 24, ix + 24), x + 8 * base[3], s3);                                      \
+    }                                                                                                        \
+    for (; k > 0; k--, v += 8, ix += ADVANCE * 8, base++) s0 = sc_slot(v, LOAD(v, ix), x + 8 * base[0], s0); \
+    sc_finish(w, r, sc_sum4(s0, s1, s2, s3), bias, y);                                                       \
   }
+
+static inline __m256 sc_slot(const float *v, __m256i index, const float *x, __m256 sum) {
+  return _mm256_fmadd_ps(_mm256_loadu_ps(v), sc_pick16(index, _mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)), sum);
 }
 
-static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  (void)scratch;
-  const int64_t tiles = (w->cols + 15) / 16;
-  const float *v = w->values;
-  const uint8_t *count = w->count;
-  for (int64_t r = 0; r < w->rows; r += 8) {
-    __m256 s0 = _mm256_setzero_ps(), s1 = s0;
-    for (int64_t t = 0; t < tiles; t++) {
-      const __m256 lo = _mm256_loadu_ps(x + 16 * t), hi = _mm256_loadu_ps(x + 16 * t + 8);
-      int k = *count++;
-      for (; k >= 2; k -= 2, v += 16) {
-        const __m256 v0 = _mm256_loadu_ps(v), v1 = _mm256_loadu_ps(v + 8);
-        s0 = _mm256_fmadd_ps(v0, sc_pick16(_mm256_castps_si256(v0), lo, hi), s0);
-        s1 = _mm256_fmadd_ps(v1, sc_pick16(_mm256_castps_si256(v1), lo, hi), s1);
-      }
-      if (k) {
-        const __m256 v0 = _mm256_loadu_ps(v);
-        s0 = _mm256_fmadd_ps(v0, sc_pick16(_mm256_castps_si256(v0), lo, hi), s0);
-        v += 8;
-      }
-    }
-    sc_finish(w, r, _mm256_add_ps(s0, s1), bias, y);
-  }
-}
+#define SC_BYTES(v, ix) sc_index8(ix)
+static void SC_NAME(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y,
+                               int32_t *scratch){SC_WINDOWS(SC_BYTES, 1)}
+
+#define SC_HIDDEN(v, ix) _mm256_castps_si256(_mm256_loadu_ps(v))
+static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float *bias, float *y,
+                                 int32_t *scratch){SC_WINDOWS(SC_HIDDEN, 0)}
 
 SC_DEFINE_OPS(sc_ops_avx2)

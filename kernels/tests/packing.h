@@ -61,12 +61,14 @@ typedef struct packed {
   float *values, *scale;
   int32_t *ptr, *index32, *correction;
   uint8_t *index8, *count;
+  uint16_t *base;
   int16_t *words;
   int8_t *bytes;
 } packed;
 
 static void free_packed(packed *p) {
-  void *all[] = {p->values, p->scale, p->ptr, p->index32, p->correction, p->index8, p->count, p->words, p->bytes};
+  void *all[] = {p->values, p->scale, p->ptr,  p->index32, p->correction,
+                 p->index8, p->count, p->base, p->words,   p->bytes};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -139,12 +141,12 @@ static void pack_columns(packed *o, const plain *p, int whole) {
   }
 }
 
-/* What a slot stores for the weight at (r, c); the plain matrix takes the value that the loop will multiply by. */
-static void store(packed *o, plain *p, int64_t slot, int64_t r, int64_t c) {
+/* What a slot stores for the weight at (r, c), `column` of its tile; the plain matrix takes the value that the loop
+ * will multiply by. */
+static void store(packed *o, plain *p, int64_t slot, int64_t r, int64_t c, int64_t column) {
   float *w = &p->w[r * p->cols + c];
-  const int64_t column = c % o->m.tile_cols;
   if (o->m.format == SC_FMT_lookup16) {
-    const int word = (int)floorf(*w / o->scale[r] / 64.0f) * 64 + (int)column;
+    const int width = (int)o->m.tile_cols, word = (int)floorf(*w / o->scale[r] / (float)width) * width + (int)column;
     o->words[slot] = (int16_t)word;
     *w = (float)word * o->scale[r];
     return;
@@ -171,14 +173,28 @@ static void scale_rows(packed *o, const plain *p, float top) {
   }
 }
 
-static void pack_tiles(packed *o, plain *p, int64_t height, int64_t width) {
+static void cover(packed *o, int64_t slots) {
+  const int words = o->m.format == SC_FMT_lookup16;
+  o->m.n_words = words ? slots * 32 : 0;
+  o->words = words ? exactly(o->m.n_words, sizeof(int16_t)) : NULL;
+  o->m.n_values = words ? 0 : slots * o->m.tile_rows;
+  o->values = words ? NULL : floats(o->m.n_values);
+  o->m.n_index = o->m.format == SC_FMT_lookup ? o->m.n_values : 0;
+  o->index8 = o->m.n_index ? exactly(o->m.n_index, 1) : NULL;
+}
+
+/* Where the k-th weight of row i of a slot (or of a run of slots that begins with it) is stored. */
+static int64_t place(const packed *o, int64_t slot, int64_t i, int64_t k) {
+  if (o->m.format == SC_FMT_lookup16) return ((slot + k / 2) * 16 + i) * 2 + k % 2;
+  return (slot + k) * o->m.tile_rows + i;
+}
+
+static void pack_tiles(packed *o, plain *p) {
+  const int64_t height = o->m.tile_rows, width = o->m.tile_cols;
   const int words = o->m.format == SC_FMT_lookup16; /* slots come in pairs */
   const int64_t strips = ceil_div(p->rows, height), tiles = ceil_div(p->cols, width);
-  o->m.tile_rows = height;
-  o->m.tile_cols = width;
   o->m.n_count = strips * tiles;
   o->count = exactly(o->m.n_count, 1);
-  if (words) scale_rows(o, p, 15000.0f);
   for (int pass = 0; pass < 2; pass++) {
     int64_t slots = 0;
     for (int64_t t = 0; t < strips * tiles; t++) {
@@ -188,7 +204,7 @@ static void pack_tiles(packed *o, plain *p, int64_t height, int64_t width) {
         int64_t k = 0;
         for (int64_t c = t % tiles * width; c < (t % tiles + 1) * width; c++) {
           if (at(p, r, c) == 0) continue;
-          if (pass) store(o, p, words ? ((slots + k / 2) * 16 + i) * 2 + k % 2 : (slots + k) * height + i, r, c);
+          if (pass) store(o, p, place(o, slots, i, k), r, c, c % width);
           k++;
         }
         longest = k > longest ? k : longest;
@@ -196,19 +212,60 @@ static void pack_tiles(packed *o, plain *p, int64_t height, int64_t width) {
       if (!pass) o->count[t] = (uint8_t)(words ? (longest + 1) / 2 : longest);
       slots += o->count[t];
     }
-    if (pass) break;
-    if (words) {
-      o->m.n_words = slots * 32;
-      o->words = exactly(o->m.n_words, sizeof(int16_t));
-      continue;
-    }
-    o->m.n_values = slots * height;
-    o->values = floats(o->m.n_values);
-    if (o->m.format == SC_FMT_lookup) {
-      o->m.n_index = o->m.n_values;
-      o->index8 = exactly(o->m.n_index, 1);
-    }
+    if (!pass) cover(o, slots);
   }
+}
+
+/* First live column of row r from c on, or cols. */
+static int64_t next_live(const plain *p, int64_t r, int64_t c) {
+  while (c < p->cols && at(p, r, c) == 0) c++;
+  return r < p->rows ? c : p->cols;
+}
+
+/* Each slot begins its window at the first column that any row of the strip still has to store. */
+static void pack_windows(packed *o, plain *p) {
+  const int64_t height = o->m.tile_rows, width = o->m.tile_cols, strips = ceil_div(p->rows, height);
+  const int64_t per = o->m.format == SC_FMT_lookup16 ? 2 : 1, last = ceil_div(p->cols, SC_PAD) * SC_PAD - width;
+  o->m.n_ptr = strips + 1;
+  o->ptr = exactly(o->m.n_ptr, sizeof(int32_t));
+  for (int pass = 0; pass < 2; pass++) {
+    int64_t n = 0;
+    for (int64_t s = 0; s < strips; s++) {
+      int64_t next[16];
+      for (int64_t i = 0; i < height; i++) next[i] = next_live(p, s * height + i, 0);
+      for (;; n++) {
+        int64_t first = p->cols;
+        for (int64_t i = 0; i < height; i++) first = next[i] < first ? next[i] : first;
+        if (first == p->cols) break;
+        first = first / o->m.tile_step * o->m.tile_step;
+        first = first < last ? first : last;
+        if (pass) o->base[n] = (uint16_t)(first / o->m.tile_step);
+        for (int64_t i = 0; i < height; i++)
+          for (int64_t k = 0; k < per && next[i] < p->cols && next[i] < first + width; k++) {
+            if (pass) store(o, p, place(o, n, i, k), s * height + i, next[i], next[i] - first);
+            next[i] = next_live(p, s * height + i, next[i] + 1);
+          }
+      }
+      o->ptr[s + 1] = (int32_t)n;
+    }
+    if (pass) break;
+    o->m.n_base = n;
+    o->base = exactly(n, sizeof(uint16_t));
+    cover(o, n);
+  }
+}
+
+/* In the only tiles that `ops` reads; where it reads any, in tiles of height x width. */
+static void pack_lookup(packed *o, plain *p, const sc_ops *ops, int64_t height, int64_t width, int64_t step) {
+  const sc_tile only = ops->tile[o->m.format];
+  o->m.tile_rows = only.rows ? only.rows : height;
+  o->m.tile_cols = only.rows ? only.cols : width;
+  o->m.tile_step = only.rows ? only.step : step;
+  if (o->m.format == SC_FMT_lookup16) scale_rows(o, p, 15000.0f);
+  if (o->m.tile_step)
+    pack_windows(o, p);
+  else
+    pack_tiles(o, p);
 }
 
 static void pack_integers(packed *o, plain *p, int64_t per) {
@@ -240,7 +297,6 @@ static void pack_integers(packed *o, plain *p, int64_t per) {
 
 /* Packs `p` for `ops`. Returns 0 where the format cannot hold the shape, -1 for a format this file does not know. */
 static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant) {
-  const sc_tile tile = ops->tile[format]; /* zero: the kernel reads any */
   memset(o, 0, sizeof *o);
   o->m.format = format;
   o->m.rows = p->rows;
@@ -260,16 +316,16 @@ static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant)
       SC_BLOCKS(X)
 #undef X
     case SC_FMT_lookup:
-      pack_tiles(o, p, tile.rows ? tile.rows : variant ? 5 : 16, tile.rows ? tile.cols : variant ? 4 : 32);
+      pack_lookup(o, p, ops, variant ? 5 : 16, variant ? 4 : 32, 0);
       break;
     case SC_FMT_mantissa:
-      pack_tiles(o, p, tile.rows ? tile.rows : variant ? 3 : 16, tile.rows ? tile.cols : variant ? 8 : 64);
+      pack_lookup(o, p, ops, variant ? 3 : 16, variant ? 8 : 64, variant ? 4 : 0);
       break;
     case SC_FMT_columns:
       pack_columns(o, p, variant);
       break;
     case SC_FMT_lookup16:
-      pack_tiles(o, p, 16, 64);
+      pack_lookup(o, p, ops, 16, variant ? 32 : 64, variant ? 16 : 0);
       break;
     case SC_FMT_dense16:
       pack_integers(o, p, 2);
@@ -285,6 +341,7 @@ static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant)
   o->m.index32 = o->index32;
   o->m.index8 = o->index8;
   o->m.count = o->count;
+  o->m.base = o->base;
   o->m.words = o->words;
   o->m.bytes = o->bytes;
   o->m.scale = o->scale;

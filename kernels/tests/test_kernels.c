@@ -330,13 +330,13 @@ static void refused(const sc_matrix *m, const char *name, const char *damage) {
     w.array[index] = was;                           \
   }
 
-static void test_matrix_checks(int format) {
+static void test_matrix_checks(int format, int variant) {
   plain p = make_plain(32, 64, format == SC_FMT_lookup16 ? 100 : 30, 0);
   packed w;
   const char *name = format_names[format];
-  if (pack(&w, &p, format, sc_ops_for("scalar"), 0) <= 0) abort();
+  if (pack(&w, &p, format, sc_ops_for("scalar"), variant) <= 0) abort();
   report(!sc_matrix_check(&w.m), "any", "sound matrix", name, "is refused");
-  const int tiles = w.count != NULL;
+  const int tiles = w.m.tile_rows != 0;
   DAMAGED(1, m.rows = -1)
   DAMAGED(1, m.cols = INT32_MAX)
   DAMAGED(1, m.format = SC_N_FORMATS)
@@ -346,11 +346,14 @@ static void test_matrix_checks(int format) {
   DAMAGED(w.ptr, m.n_ptr--)
   DAMAGED(w.index32, m.n_index--)
   DAMAGED(w.index8, m.n_index--)
-  DAMAGED(tiles, m.n_count--)
+  DAMAGED(w.count, m.n_count--)
+  DAMAGED(w.base, m.n_base--)
   DAMAGED(tiles, m.tile_rows = 0)
   DAMAGED(tiles, m.tile_rows = 17)
   DAMAGED(tiles, m.tile_cols = 3)
   DAMAGED(tiles, m.tile_cols = 2 * SC_PAD)
+  DAMAGED(tiles, m.tile_step = -1)
+  DAMAGED(tiles, m.tile_step = 2 * SC_PAD)
   DAMAGED(w.words, m.n_words--)
   DAMAGED(w.bytes, m.n_bytes--)
   DAMAGED(w.scale, m.n_scale--)
@@ -371,13 +374,15 @@ static void test_matrix_checks(int format) {
   SPOILED(ptr, int32_t, w.m.n_ptr - 1, 0)
   SPOILED(index32, int32_t, 0, -1)
   SPOILED(index32, int32_t, w.m.n_index - 1, 64)
-  SPOILED(index8, uint8_t, 0, 32)
+  SPOILED(index8, uint8_t, 0, w.m.tile_cols)
+  SPOILED(base, uint16_t, 0, UINT16_MAX)
+  SPOILED(base, uint16_t, w.m.n_base - 1, 64 / w.m.tile_step)
   SPOILED(count, uint8_t, 0, w.count[0] + 1)
   SPOILED(count, uint8_t, w.m.n_count - 1, 255)
   if (format == SC_FMT_block4x4 || format == SC_FMT_block8x4) SPOILED(index32, int32_t, 0, 61)
   SPOILED(correction, int32_t, 3, INT32_MIN)
   SPOILED(correction, int32_t, 31, w.correction[31] + 1)
-  if (w.words) {
+  if (w.words && !w.base) { /* so few words meet in one sum of a window that they cannot overflow it */
     for (int64_t i = 0; i < w.m.n_words; i++) w.words[i] = INT16_MIN;
     refused(&w.m, name, "sums that overflow");
   }
@@ -436,7 +441,8 @@ int main(void) {
     test_function(ops, "tanh", ops->tanh_n, tanh, -9.5, 9.5, 1.5);
     test_function(ops, "sigmoid", ops->sigmoid_n, logistic, -80, 30, 2.5);
   }
-  for (int format = 0; format < SC_N_FORMATS; format++) test_matrix_checks(format);
+  for (int format = 0; format < SC_N_FORMATS; format++)
+    for (int variant = 0; variant < 2; variant++) test_matrix_checks(format, variant);
   report(!sc_ops_for("sse9"), "any", "isa", "sse9", "is known");
   printf("%d passed, %d failed\n", passed, failed);
   return failed ? 1 : 0;

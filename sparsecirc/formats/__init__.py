@@ -2,8 +2,8 @@
 
 from sparsecirc._target import Isa
 from sparsecirc.formats._blocks import BLOCK_SHAPES, BLOCKS
-from sparsecirc.formats._integer import DENSE8, DENSE16, LOOKUP16
-from sparsecirc.formats._lookup import lookup, lookup_for, mantissa, mantissa_for
+from sparsecirc.formats._integer import DENSE8, DENSE16, lookup16, lookup16_for
+from sparsecirc.formats._lookup import Tile, lookup, lookup_for, mantissa, mantissa_for
 from sparsecirc.formats._packed import Format, Packed
 from sparsecirc.formats._plain import COLUMNS, CSR, DENSE
 
@@ -15,12 +15,12 @@ def formats_for(isa: Isa) -> dict[str, Format]:
 
 def every_format(isa: Isa) -> dict[str, Format]:
     """Every format of every number type by name, with the tiles that ``isa`` reads."""
-    return {**formats_for(isa), **integer_formats("int16"), **integer_formats("int8")}
+    return {**formats_for(isa), **integer_formats("int16", isa), **integer_formats("int8", isa)}
 
 
-def integer_formats(dtype: str) -> dict[str, Format]:
+def integer_formats(dtype: str, isa: Isa) -> dict[str, Format]:
     """Formats of the recurrent weights of an integer target: ``"int16"`` or ``"int8"``."""
-    return {f.name: f for f in {"int16": (LOOKUP16, DENSE16), "int8": (DENSE8,)}.get(dtype, ())}
+    return {f.name: f for f in {"int16": (lookup16_for(isa), DENSE16), "int8": (DENSE8,)}.get(dtype, ())}
 
 
 __all__ = [
@@ -31,13 +31,15 @@ __all__ = [
     "DENSE",
     "DENSE8",
     "DENSE16",
-    "LOOKUP16",
     "Format",
     "Packed",
+    "Tile",
     "every_format",
     "formats_for",
     "integer_formats",
     "lookup",
+    "lookup16",
+    "lookup16_for",
     "lookup_for",
     "mantissa",
     "mantissa_for",

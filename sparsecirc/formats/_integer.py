@@ -1,8 +1,9 @@
 """Integer layouts for recurrent weights of cells whose state lies in [-1, 1] (rnn_tanh, gru, lstm without projection).
 
-``lookup16`` is the tiled lookup in 16 bits: a word is the weight and, in its low 6 bits, the column in a tile of 64.
-A weight keeps 10 effective bits of its own and no index is stored. ``dense16`` and ``dense8`` are the dense integer
-competitors, symmetric with a scale per row. The state is quantised to 12 bits (8 beside ``dense8``) at every step.
+``lookup16`` is the tiled lookup in 16 bits: a word is the weight and, in its low 6 (or 5) bits, the column in a tile of
+64 (or 32). A weight keeps 10 (or 11) effective bits of its own and no index is stored. ``dense16`` and ``dense8`` are
+the dense integer competitors, symmetric with a scale per row. The state is quantised to 12 bits (8 beside ``dense8``)
+at every step.
 
     w is about word * scale[row];    y[row] = scale[row] / 2047 * sum(word * round(2047 * h[column]))
 
@@ -15,61 +16,80 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc._pattern import Pattern
-from sparsecirc.formats._lookup import ranks, slots
+from sparsecirc._target import Isa
+from sparsecirc.formats._lookup import PADDED, Tile, corners, slots
 from sparsecirc.formats._packed import F32, Format, Packed
 
-TILE = (16, 64)
+TILES = {
+    Isa.AVX512: Tile(16, 64),
+    Isa.AVX2: Tile(16, 32, 16),
+    Isa.NEON: Tile(16, 32, 16),
+    Isa.SCALAR: Tile(16, 64),
+}
 SUM_LIMIT = (2**31 - 1) // 2047 - 4096
 """Largest sum of word magnitudes whose products with a 12-bit state fit 32 bits, less room for the index bits."""
 
 
-def _row_scale(pattern: Pattern, weight: F32, top: int, group: NDArray[np.int64], n_groups: int) -> F32:
-    """Scale per row: the largest word is at most ``top`` and the words of a group (row, tile) at most `SUM_LIMIT`."""
+def _row_scale(pattern: Pattern, weight: F32, top: int, group: NDArray[np.int64] | None, n_groups: int) -> F32:
+    """Scale per row: the largest word is at most ``top`` and the words of a group at most `SUM_LIMIT`."""
     rows = pattern.shape[0]
     values = np.abs(pattern.values(weight).astype(np.float64))
     largest = np.zeros(rows)
     np.maximum.at(largest, pattern.rows, values)
-    sums = np.bincount(group, weights=values, minlength=n_groups).reshape(rows, -1).max(axis=1, initial=0.0)
-    scale = np.maximum(largest / top, sums / SUM_LIMIT)
+    scale = largest / top
+    if group is not None:
+        sums = np.bincount(group, weights=values, minlength=n_groups).reshape(rows, -1).max(axis=1, initial=0.0)
+        scale = np.maximum(scale, sums / SUM_LIMIT)
     return np.where(scale > 0, scale, 1.0).astype(np.float32)
 
 
-def pack_lookup16(pattern: Pattern, weight: F32, scale: F32 | None = None) -> Packed:
-    """Words with the column in their low bits; ``scale`` repeats an earlier packing exactly."""
-    count, _ = slots(pattern, TILE)
-    across = -(-pattern.shape[1] // TILE[1])
-    run, tile_of, slot = ranks(pattern, TILE)
-    if scale is None:
-        scale = _row_scale(pattern, weight, 32700, run, pattern.shape[0] * across)
-    pairs = (count.astype(np.int64) + 1) // 2
-    offset = np.concatenate([[0], np.cumsum(pairs)[:-1]]) if pairs.size else pairs
-    place = ((offset[tile_of] + slot // 2) * TILE[0] + pattern.rows % TILE[0]) * 2 + slot % 2
-    index = pattern.indices % TILE[1]
-    exact = pattern.values(weight).astype(np.float64) / scale[pattern.rows]
-    high = np.clip(np.rint((exact - index) / 64), -512, 511)
-    words = np.zeros(int(pairs.sum()) * 32, np.int16)
-    words[place] = (64 * high + index).astype(np.int16)
-    empty = np.zeros(0, np.float32)
-    return Packed(
-        "lookup16", pattern.shape, pattern.nnz, empty, count=pairs.astype(np.uint8), tile=TILE, words=words, scale=scale
-    )
+def lookup16(tile: Tile) -> Format:
+    """Words with the column in their low bits; a slot holds two of each row."""
+
+    def pack(pattern: Pattern, weight: F32, scale: F32 | None = None) -> Packed:
+        s = slots(pattern, tile, per=2)
+        if scale is None:
+            rows, across = pattern.shape[0], -(-pattern.shape[1] // tile.cols)
+            run = pattern.rows * np.int64(across) + pattern.indices // tile.cols  # each run of a tile is one int32 sum
+            # Windows are summed in pieces too short to overflow.
+            scale = _row_scale(pattern, weight, 32700, None if tile.step else run, rows * across)
+        exact = pattern.values(weight).astype(np.float64) / scale[pattern.rows]
+        most = 32768 // tile.cols
+        high = np.clip(np.rint((exact - s.column) / tile.cols), -most, most - 1)
+        words = np.zeros(s.total * 2 * tile.rows, np.int16)
+        words[s.place] = (tile.cols * high + s.column).astype(np.int16)
+        return Packed(
+            *("lookup16", pattern.shape, pattern.nnz, np.zeros(0, np.float32)),
+            count=s.count,
+            ptr=s.ptr,
+            base=s.base,
+            tile=tile[:2],
+            step=tile.step,
+            words=words,
+            scale=scale,
+        )
+
+    return Format("lookup16", pack, _unpack_lookup16, exact=False, repack=pack)
 
 
 def _unpack_lookup16(packed: Packed) -> F32:
-    rows, cols = packed.shape
+    (rows, cols), (height, width) = packed.shape, packed.tile
     assert packed.words is not None
     assert packed.scale is not None
-    assert packed.count is not None
-    across = -(-cols // TILE[1])
-    tile_of = np.repeat(np.arange(packed.count.size), packed.count.astype(np.int64) * 32)
-    row = tile_of // max(across, 1) * 16 + np.arange(packed.words.size) % 32 // 2
-    column = tile_of % max(across, 1) * 64 + (packed.words & 63)
+    first_row, first_column = (np.repeat(v, 2 * height) for v in corners(packed))
+    row = first_row + np.arange(packed.words.size) % (2 * height) // 2
+    column = first_column + (packed.words & (width - 1))
     live = packed.words != 0  # padding; a live weight whose word is 0 is a zero as well
-    out = np.zeros((-(-rows // 16) * 16, across * 64), np.float32)
+    out = np.zeros((-(-rows // height) * height, -(-cols // PADDED) * PADDED), np.float32)
     scale = np.zeros(len(out), np.float32)
     scale[:rows] = packed.scale
     out[row[live], column[live]] = packed.words[live] * scale[row[live]]
     return np.ascontiguousarray(out[:rows, :cols])
+
+
+def lookup16_for(isa: Isa) -> Format:
+    """The integer lookup with the tile that ``isa`` reads."""
+    return lookup16(TILES[isa])
 
 
 def _panels(words: NDArray[np.int64], per: int) -> NDArray[np.int64]:
@@ -129,6 +149,5 @@ def _unpack_dense8(packed: Packed) -> F32:
     return (words * packed.scale[:, None]).astype(np.float32)
 
 
-LOOKUP16 = Format("lookup16", pack_lookup16, _unpack_lookup16, exact=False, repack=pack_lookup16)
 DENSE16 = Format("dense16", pack_dense16, _unpack_dense16, exact=False, repack=pack_dense16)
 DENSE8 = Format("dense8", pack_dense8, _unpack_dense8, exact=False, repack=pack_dense8)

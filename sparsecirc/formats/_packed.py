@@ -30,6 +30,8 @@ class Packed:
         index8: column within the tile, uint8.
         count: slots (``lookup16``: pairs of slots) of each tile, uint8.
         tile: (rows, cols) of a tile, (0, 0) where there are none.
+        step: where it is not 0, each slot has a tile of its own, and
+        base: its first column over ``step``, uint16.
         words, words8: integer weights, int16 or int8; ``values`` is then empty.
         scale: float32 (rows,): the weight that an integer 1 stands for.
         correction: int32 (rows,): what the offset of an unsigned state adds to a sum.
@@ -48,13 +50,15 @@ class Packed:
     words8: NDArray[np.int8] | None = None
     scale: F32 | None = None
     correction: NDArray[np.int32] | None = None
+    base: NDArray[np.uint16] | None = None
+    step: int = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         arrays: tuple[NDArray[Any] | None, ...] = (
             *(self.values, self.ptr, self.index32, self.index8, self.count),
-            *(self.words, self.words8, self.scale, self.correction),
+            *(self.words, self.words8, self.scale, self.correction, self.base),
         )
         return sum(a.nbytes for a in arrays if a is not None)
 
@@ -80,6 +84,8 @@ class Packed:
             self.words8,
             self.scale,
             self.correction,
+            self.base,
+            self.step,
         )
 
 

@@ -102,5 +102,5 @@ _REASONS: dict[str, Callable[[Problem], str | None]] = {
 
 def kernels_for(isa: Isa, dtype: str = "f32") -> dict[str, Kernel]:
     """Every kernel of an instruction set and number type, by the name of its format."""
-    formats = formats_for(isa) if dtype == "f32" else integer_formats(dtype)
+    formats = formats_for(isa) if dtype == "f32" else integer_formats(dtype, isa)
     return {name: Kernel(f, isa) for name, f in formats.items()}
