@@ -15,10 +15,11 @@ from numpy.typing import ArrayLike
 from sparsecirc._choice import Choice, Explanation
 from sparsecirc._files import read_container, write_container
 from sparsecirc._native import resolve_isa
+from sparsecirc._stepper import Stepper, check_steppable
 from sparsecirc._target import Isa, Target
 from sparsecirc.errors import FileFormatError, UnsupportedError
 from sparsecirc.formats import Packed, every_format
-from sparsecirc.ir import Context, Conv, Graph, Node, Recurrent, Result, State, Values, walk
+from sparsecirc.ir import Context, Conv, Graph, Node, Repeat, Result, State, Values, walk
 from sparsecirc.ir._io import graph_from_parts, graph_to_parts
 from sparsecirc.ops import Runner, prepare
 
@@ -55,7 +56,7 @@ class Program:
         return walk(self.graph, x, state, lengths, np.float32, self._compute)
 
     def step(self, x: ArrayLike | Mapping[str, ArrayLike], state: Mapping[str, ArrayLike] | None = None) -> Result:
-        """Run one time step.
+        """Run one time step. For streams, `stepper` does the same in a fraction of the time.
 
         Args:
             x: inputs without their time axis, (B, ...).
@@ -67,21 +68,27 @@ class Program:
         Raises:
             UnsupportedError: a layer runs backwards or convolves over time.
         """
-        if self._unsteppable:
-            raise UnsupportedError(
-                f"layer '{self._unsteppable}' needs the whole sequence, so the network cannot be stepped: use run()"
-            )
+        check_steppable(self.graph)
         axis = 1 if self.graph.batch_first else 0
         given = x if isinstance(x, Mapping) else {self.graph.inputs[0].name: x}
         timed = {n.name for n in self.graph.inputs if n.time}
         lifted = {k: np.expand_dims(np.asarray(v), axis) if k in timed and np.ndim(v) else v for k, v in given.items()}
-        result = self.run(lifted, state)
+        result = walk(self.graph, lifted, state, None, np.float32, self._compute_one)
         specs = self.graph.specs
         outputs = {
             name: np.squeeze(array, axis) if specs[self.graph.outputs[name]].time else array
             for name, array in result.outputs.items()
         }
         return Result(outputs, result.state, {})
+
+    def stepper(self, batch: int = 1) -> Stepper:
+        """A `Stepper` for ``batch`` samples, at zero state: one step per call, with the state kept inside.
+
+        Raises:
+            UnsupportedError: a layer runs backwards or convolves over time.
+            UsageError: a negative batch.
+        """
+        return Stepper(self.graph, self._runners, batch)
 
     def explain(self) -> Explanation:
         """Kernel, reason, measured candidates, bytes and padding of every weight."""
@@ -159,14 +166,6 @@ class Program:
         return {"f32": 1e-5, "int16": 1e-2, "int8": 1e-1}[self.target.dtype]
 
     @cached_property
-    def _unsteppable(self) -> str | None:
-        for node in self.graph.nodes:
-            backwards = isinstance(node, Recurrent) and node.reverse
-            if backwards or (isinstance(node, Conv) and node.over_time):
-                return node.name
-        return None
-
-    @cached_property
     def _runners(self) -> dict[str, Runner]:
         read = {value for n in self.graph.nodes for value in n.inputs} | set(self.graph.outputs.values())
         runners = {}
@@ -187,6 +186,11 @@ class Program:
 
     def _compute(self, node: Node, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Any], State]:
         return self._runners[node.name](inputs, state, ctx)
+
+    def _compute_one(self, node: Node, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Any], State]:
+        if isinstance(node, Repeat):
+            return {"": np.expand_dims(inputs[0], 0)}, state
+        return self._compute(node, inputs, state, ctx)
 
     def compute_all(self, node: Node, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Any], State]:
         """Compute one node with every port, for `verify`; `run` writes only the ports that somebody reads."""

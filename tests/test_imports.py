@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ir",),
     ("ops",),
     ("scores", "_prune", "_choice"),
+    ("_stepper",),
     ("_program", "_tuning", "_ties"),
     ("_compile", "_verify"),
     # To here without torch.

@@ -1,6 +1,7 @@
 """Native operations: which kernel can run what, and nodes prepared on them. The reference is ``sparsecirc.ir``."""
 
 from sparsecirc.ops._kernel import Kernel, Problem, kernels_for
-from sparsecirc.ops._run import Runner, prepare
+from sparsecirc.ops._run import RecurrentRunner, Runner, prepare
+from sparsecirc.ops._step import Fixed, fixed_step
 
-__all__ = ["Kernel", "Problem", "Runner", "kernels_for", "prepare"]
+__all__ = ["Fixed", "Kernel", "Problem", "RecurrentRunner", "Runner", "fixed_step", "kernels_for", "prepare"]

@@ -44,7 +44,8 @@ class LinearRunner:
     isa: Isa
 
     @cached_property
-    def _bias(self) -> NDArray[np.float32] | None:
+    def bias(self) -> NDArray[np.float32] | None:
+        """As the kernel takes it."""
         return _vector(self.node, "bias")
 
     def __call__(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
@@ -53,7 +54,7 @@ class LinearRunner:
         rows, cols = self.packed.shape
         y = np.empty((*x.shape[:-1], rows), np.float32)
         n = int(np.prod(x.shape[:-1]))
-        kernels.product(self.packed.matrix, self.isa.value, x.reshape(n, cols), self._bias, y.reshape(n, rows))
+        kernels.product(self.packed.matrix, self.isa.value, x.reshape(n, cols), self.bias, y.reshape(n, rows))
         return {"": y}, state
 
 
@@ -109,6 +110,18 @@ class RecurrentRunner:
             reverse=node.reverse,
         )
 
+    @cached_property
+    def drive_bias(self) -> NDArray[np.float32] | None:
+        """What is added to an input that is the drive itself."""
+        if "ih" in self.packed:
+            return None
+        return self._per_unit("bias_ih") if self.node.feature_shape else _vector(self.node, "bias_ih")
+
+    def layer_for(self, batch: int) -> tuple[kernels.Layer, bool]:
+        """The native layer for a batch, and whether it holds its state as (units, batch)."""
+        batched = batch >= BATCHED_FROM and not self.node.cell.vectors
+        return (self._batched if batched else self._single), batched
+
     def _per_unit(self, role: str) -> NDArray[np.float32] | None:
         """One entry per unit; a parameter may be flat or of any shape that broadcasts to the features."""
         node = self.node
@@ -119,7 +132,12 @@ class RecurrentRunner:
             value = np.broadcast_to(value, node.feature_shape or (node.units,))
         return np.ascontiguousarray(value).ravel()
 
-    def _check_bounded(self, state: State) -> None:
+    def check_state(self, state: State) -> None:
+        """Refuse a first state that integer kernels cannot hold.
+
+        Raises:
+            UsageError: it leaves [-1, 1].
+        """
         packed = self.packed.get("hh")
         if packed is not None and packed.scale is not None:
             largest = float(np.max(np.abs(state["h"]), initial=0.0))
@@ -135,18 +153,15 @@ class RecurrentRunner:
         x = np.asarray(inputs[0], np.float32)
         steps, batch = x.shape[:2]
         x = np.ascontiguousarray(x.reshape(steps, batch, int(np.prod(x.shape[2:]))))
-        if "ih" not in self.packed:
-            bias = self._per_unit("bias_ih") if node.feature_shape else _vector(node, "bias_ih")
-            x = x if bias is None else x + bias
+        x = x if self.drive_bias is None else x + self.drive_bias
         shapes = node.states()
         new = {
             s: np.array(state[s], np.float32, order="C") if s in state else np.zeros((batch, *shape), np.float32)
             for s, shape in shapes.items()
         }
         out = {p: np.empty((steps, batch, *shapes[p]), np.float32) for p in shapes if p in self.ports}
-        self._check_bounded(new)
-        batched = batch >= BATCHED_FROM and not node.cell.vectors
-        layer = self._batched if batched else self._single
+        self.check_state(new)
+        layer, batched = self.layer_for(batch)
         layer.run(
             self.isa.value,
             x,
