@@ -7,13 +7,13 @@ NATIVE := CMakeLists.txt $(wildcard kernels/*.def kernels/*/*.c kernels/*/*.h ke
 EXTRAS := torch,onnx,nir,demo,bench,test,dev
 PYTEST_WORKERS ?= 2
 
-.PHONY: help install demo test test-slow bench lint types format-check sanitize clean
+.PHONY: help install demo test test-slow bench bench-results lint types format-check sanitize clean
 
 help:
 	@echo "make demo       train, prune, compile, verify, measure and export two networks (runs/demo/report.html)"
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests that need minutes or real data (SPARSECIRC_DATA)"
-	@echo "make bench      sparse kernels beside every peer that is installed"
+	@echo "make bench      sparse kernels beside every peer that is installed; make bench-results keeps and publishes all"
 	@echo "make lint types format-check sanitize   what CI checks besides"
 	@echo "make install    create $(VENV) and build the kernels;  make clean removes what was built"
 
@@ -44,6 +44,13 @@ test-slow: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# Everything that README.md and docs/benchmarks.md show of this machine, measured again and written there.
+bench-results: $(STAMP)
+	$(BIN)/python -m benchmarks --results
+	$(BIN)/python -m benchmarks --results --isa avx2 --case gru_unstructured --case gru_unstructured_int16 --case gru_block16
+	$(BIN)/python -m benchmarks.sweeps --results
+	$(BIN)/python -m benchmarks.publish
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

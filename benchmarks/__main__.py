@@ -97,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = [row.to_json() for group in measured for row in group.rows]
         write_atomic(args.json, json.dumps(rows, indent=1, allow_nan=False).encode())
     if kept is not None and code == 0:
-        results.write(kept, "table", f"python -m benchmarks {' '.join(argv or sys.argv[1:])}".strip(), parts)
+        options = {name: getattr(args, name) for name in ("quick", "isa", "case", "batch")}
+        results.write(kept, "table", results.command_of("benchmarks", options), parts)
     return code
 
 

@@ -73,6 +73,17 @@ def spiking(n: int, density: float, steps: int, batch: int, seed: int = 0, rate:
     return graph((low + high) / 2), x
 
 
+def grown(n: int, fan_in: int, seed: int = 0) -> Graph:
+    """A tanh layer on `FEATURES` features whose units have ``fan_in`` live recurrent connections each."""
+    rng = np.random.default_rng(seed)
+    cols = np.stack([rng.choice(n, fan_in, replace=False) for _ in range(n)])
+    hh = np.zeros((n, n), np.float32)
+    np.put_along_axis(hh, cols, _normal(rng, (n, fan_in), 0.7 / np.sqrt(fan_in)), axis=1)
+    params = {"ih": _normal(rng, (n, FEATURES), 0.5 / np.sqrt(FEATURES)), "hh": hh}
+    layer = Recurrent("rnn", ("x",), params, {"hh": Pattern.from_mask(hh != 0)}, cell=RNN_TANH, units=n)
+    return Graph((Input("x", shape=(FEATURES,)), layer), {"y": "rnn"})
+
+
 def wavernn(steps: int) -> tuple[Graph, Array]:
     """The trained, 95 % sparse GRU of a WaveRNN with its own input weights, and samples for it.
 

@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,18 @@ def writable(path: Path) -> str:
             return ""
     except OSError as error:
         return f"{path} cannot be written: {error.strerror or error}"
+
+
+def command_of(module: str, options: Mapping[str, object]) -> str:
+    """The command of a run, without where it wrote."""
+    words = ["python", "-m", module]
+    for name, value in options.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not None and value is not False:
+            for one in value if isinstance(value, list) else [value]:
+                words += [f"--{name}", str(one)]
+    return " ".join(words)
 
 
 def write(path: Path, kind: str, command: str, parts: Sequence[tuple[str, Measured]]) -> None:
