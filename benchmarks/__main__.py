@@ -28,7 +28,7 @@ CASES: dict[str, Callable[[Budget], Iterator[Measured]]] = {
     "lstm_unstructured": gated_case("lstm_unstructured", CELLS["lstm"]),
     "rnn_unstructured": gated_case("rnn_unstructured", CELLS["rnn"]),
     "gru_unstructured_int16": integer_case("gru_unstructured_int16", CELLS["gru"]),
-    "gru_block16": blocks_case("gru_block16", CELLS["gru"]),
+    "gru_block16": blocks_case("gru_block16", CELLS["gru"], 16),
     "rlif_event": spiking_case("rlif_event"),
     "train_gru": train_gru,
     "train_rlif": train_rlif,
@@ -36,6 +36,7 @@ CASES: dict[str, Callable[[Budget], Iterator[Measured]]] = {
 }
 MORE: dict[str, Callable[[Budget], Iterator[Measured]]] = {
     "lstm_unstructured_int16": integer_case("lstm_unstructured_int16", CELLS["lstm"]),
+    "gru_block8": blocks_case("gru_block8", CELLS["gru"], 8),
     "gru_streamed": streamed,
     "train_gru_input": train_gru_input,
     "train_rlif_input": train_rlif_input,
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = error.exit_code
     measured = [group for _, group in parts]
     print(table(measured))
-    print(machine.line())
+    print(f"one core reads {machine.described(machine.levels())}")
     print(Host.here(1).line())
     if warning := noise(measured):
         print(warning)

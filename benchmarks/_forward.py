@@ -135,9 +135,9 @@ def gated_case(
     return run
 
 
-def blocks_case(case: str, cell: Cell) -> Callable[[Budget], Iterator[Measured]]:
-    """As `gated_case`, in blocks of 16 x 1."""
-    return gated_case(case, cell, block(16, 1))
+def blocks_case(case: str, cell: Cell, height: int) -> Callable[[Budget], Iterator[Measured]]:
+    """As `gated_case`, in blocks of ``height`` x 1."""
+    return gated_case(case, cell, block(height, 1))
 
 
 def spiking_case(case: str) -> Callable[[Budget], Iterator[Measured]]:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import _machine as machine
 from benchmarks import _networks as networks
 from benchmarks._forward import Budget
 from benchmarks._rows import Measured, Row, Setting, bytes_of, rows_of_seconds
@@ -21,6 +20,7 @@ from sparsecirc import Graph, Pattern, Program, compile, interpret
 from sparsecirc._bench import ENGINES, CannotRun, Job
 from sparsecirc._bench._measure import interleaved
 from sparsecirc._bench._threads import pinned_threads
+from sparsecirc._machine import cache_sizes
 from sparsecirc.cells import GRU
 from sparsecirc.errors import MismatchError
 
@@ -82,7 +82,7 @@ def _measure(setting: Setting, graph: Graph, budget: Budget) -> Measured:
 
 def _more(nbytes: int) -> int:
     """Copies beside the first, so that all of them are twice the last cache and more."""
-    last = max(machine.cache_sizes().values())
+    last = cache_sizes()[-1]
     return 1 + 2 * last // max(nbytes, 1)
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from benchmarks import _curves as curves
 from benchmarks import _goals as goals
+from benchmarks import _machine as machine
 from benchmarks import _results as results
 from benchmarks._rows import Measured, Row
 from sparsecirc._bench import Host
+from sparsecirc._cost import Bandwidth
 from sparsecirc._files import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -111,7 +113,7 @@ def page(folder: Path) -> str:
     data, groups = results.read(folder / "table.json")
     narrow = folder / "table-avx2.json"
     avx2 = results.read(narrow)[1] if narrow.is_file() else []
-    level = ", ".join(f"{m['rate']:.0f} GB/s from {m['name']} ({m['nbytes'] >> 10} KiB)" for m in data["memory"])
+    level = machine.described(tuple(Bandwidth(**m) for m in data["memory"]))
     host = Host(**data["host"])
     wanted = ("torch", "onnxruntime", "openvino", "scipy", "torch_sparse", "snntorch", "norse", "spikingjelly")
     versions = ", ".join(f"{name} {host.versions[name]}" for name in wanted if name in host.versions)

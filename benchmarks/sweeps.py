@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = error.exit_code
     measured = [found for _, _, found in points]
     print(table(measured))
-    print(machine.line())
+    print(f"one core reads {machine.described(machine.levels())}")
     print(Host.here(1).line())
     if warning := noise(measured):
         print(warning)

@@ -27,6 +27,7 @@ from benchmarks import publish, sweeps
 from benchmarks._forward import Budget
 from benchmarks._rows import Measured, Row
 from sparsecirc._bench import Host, _measure
+from sparsecirc._cost import Bandwidth
 from sparsecirc.errors import MismatchError
 
 HOST = Host("Some CPU", "avx2", 2, 1, "Linux", "3.11", {"torch": "2.13", "scipy": "1.17"}, "abc123")
@@ -51,7 +52,7 @@ def _short(monkeypatch):
     monkeypatch.setattr(_measure, "WARM_CALLS", 1)
     monkeypatch.setattr(_measure, "WARM_SECONDS", 0.0)
     monkeypatch.setattr(machine, "read_limit", lambda size: 100.0)
-    machine.levels.cache_clear()
+    monkeypatch.setattr(machine, "levels", lambda: (Bandwidth("L2", 1 << 20, 100.0),))
 
 
 @pytest.fixture
