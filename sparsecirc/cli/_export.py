@@ -34,6 +34,9 @@ def export(
         bool, typer.Option("--allow-approximate", help="NIR: write what the format can only approximate.")
     ] = False,
     name: Annotated[str, typer.Option("--name", help="C: prefix of every symbol.")] = "net",
+    lengths: Annotated[
+        bool, typer.Option("--lengths", help="ONNX: also take the valid steps of each sample, input 'lengths'.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Write the network for another runtime, run what was written, and compare."""
@@ -48,7 +51,7 @@ def export(
     single = path.suffix == SUFFIX[format_] and path.suffix != ""
     with (staged_files if single else staged)(path, force=force) as stage:
         target = stage / path.name if single else stage if format_ is Format.C else stage / f"model{SUFFIX[format_]}"
-        made = write(graph, format_, target, allow_approximate=allow_approximate, name=name)
+        made = write(graph, format_, target, allow_approximate=allow_approximate, name=name, lengths=lengths)
         found = check_artefact(loaded, format_, made) if check else None
         document = {"model": spec.text, **_moved(made, stage, path.parent if single else path)}
         document["check"] = found
@@ -77,12 +80,22 @@ def _path(loaded: Loaded, format_: Format, output: Path | None) -> Path:
     return loaded.directory / format_.value
 
 
-def write(graph: Any, format_: Format, path: Path, *, allow_approximate: bool = False, name: str = "net") -> Export:
+def write(
+    graph: Any,
+    format_: Format,
+    path: Path,
+    *,
+    allow_approximate: bool = False,
+    name: str = "net",
+    lengths: bool = False,
+) -> Export:
     """Write ``graph`` to ``path``, a directory for C, else a file."""
     if format_ is Format.ONNX:
         from sparsecirc.export.onnx import export_onnx
 
-        return export_onnx(graph, path)
+        return export_onnx(graph, path, lengths=lengths)
+    if lengths:
+        raise UsageError(f"--lengths is for --format onnx: {format_.value} has no input for valid steps")
     if format_ is Format.NIR:
         from sparsecirc.export.nir import export_nir
 

@@ -202,6 +202,19 @@ def test_export_onnx_to_one_file(cli: Cli, pruned: Path) -> None:
     assert again.code == 2
 
 
+def test_export_onnx_with_lengths(cli: Cli, pruned: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the package onnxruntime")
+    from sparsecirc.export.onnx import metadata
+
+    ran = cli("export", pruned, "--format", "onnx", "--lengths", "-o", "ragged.onnx", "--json")
+    assert ran.code == 0
+    assert ran.json["check"]["ok"]
+    assert metadata("ragged.onnx")["lengths"] == "lengths"
+    refused = cli("export", pruned, "--format", "c", "--lengths", "-o", "ragged_c")
+    assert refused.code == 2
+    assert "--lengths is for --format onnx" in refused.line
+
+
 def test_export_that_computes_something_else_is_4(cli: Cli, pruned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sparsecirc.cli import _runners
 

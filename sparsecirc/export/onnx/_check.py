@@ -57,6 +57,7 @@ def check_onnx(
     exported: Export | str | os.PathLike[str],
     x: ArrayLike | Mapping[str, ArrayLike],
     *,
+    lengths: ArrayLike | None = None,
     tolerance: float = 1e-4,
     threads: int = 1,
 ) -> OnnxCheck:
@@ -66,6 +67,7 @@ def check_onnx(
         graph: what was exported.
         exported: what :func:`export_onnx` returned, or the path of its main file.
         x: input in the user's layout.
+        lengths: valid steps per sample, for a file exported with lengths.
         tolerance: largest difference allowed in outputs that are not spikes.
         threads: of ONNX Runtime.
 
@@ -73,8 +75,8 @@ def check_onnx(
         UsageError, FileFormatError, MissingExtraError: see :func:`run_onnx`.
     """
     path = exported.paths[0] if isinstance(exported, Export) else Path(exported)
-    want = interpret(graph, x).outputs
-    got = run_onnx(path, x, threads=threads)
+    want = interpret(graph, x, lengths=lengths).outputs
+    got = run_onnx(path, x, lengths=lengths, threads=threads)
     spiking = {v for n in graph.recurrent if n.cell.spiking for v in (n.name, f"{n.name}.{n.cell.feedback}")}
     diff = {k: float(np.max(np.abs(got[k] - w), initial=0.0)) for k, w in want.items()}
     spikes = {k: int(np.sum(got[k] != want[k])) for k, v in graph.outputs.items() if v in spiking}

@@ -44,6 +44,7 @@ class Lowering:
         times: length of the time axis by graph value: a symbol, or a number where it is fixed.
         states: of the step file: state name -> (input name, output name, feature shape).
         forms: which forms recurrent layers got, by layer.
+        lengths: name of the input (B,) int32 of valid steps per sample, or "".
     """
 
     graph: Graph
@@ -56,6 +57,8 @@ class Lowering:
     times: dict[str, Dim] = field(default_factory=dict)
     states: dict[str, tuple[str, str, tuple[int, ...]]] = field(default_factory=dict)
     forms: dict[str, Form] = field(default_factory=dict)
+    lengths: str = ""
+    _live: dict[Dim, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.specs = self.graph.specs
@@ -73,6 +76,18 @@ class Lowering:
         if not spec.time or self.step:
             return ["B", *spec.shape]
         return ["B", time, *spec.shape] if batch_first else [time, "B", *spec.shape]
+
+    def live(self, value: str) -> tuple[str, str]:
+        """Of a sequence of the graph: its steps 0, 1, ... as int64 (T, 1), and which are valid, bool (T, B)."""
+        time = self.times[value if value in self.times else value.rpartition(".")[0]]
+        if time not in self._live:
+            b = self.b
+            count = b.op("Squeeze", [b.op("Shape", [self.values[value]], "lengths.T", start=0, end=1)], "lengths.count")
+            ends = [b.const(0, "lengths.from", np.int64), count, b.const(1, "lengths.by", np.int64)]
+            step = b.op("Unsqueeze", [b.op("Range", ends, "lengths.t"), b.ints([1], "lengths.axis")], "lengths.step")
+            wide = b.op("Cast", [self.lengths], "lengths.wide", to=b.onnx.TensorProto.INT64)
+            self._live[time] = step, b.op("Less", [step, wide], "lengths.live")
+        return self._live[time]
 
     def state_in(self, node: str, name: str, shape: tuple[int, ...]) -> str:
         """A state input of the step file."""
@@ -193,14 +208,46 @@ def _time_reduce(low: Lowering, node: TimeReduce) -> str:
     b = low.b
     if node.inputs[0] in low.last:  # only where `node.how` asks for that very step
         return b.op("Identity", [low.last[node.inputs[0]]], node.name)
+    if low.lengths:
+        return _time_reduce_ragged(low, node)
     x = as_float(low, node)
     if node.how in ("last", "first"):
         index = b.const(-1 if node.how == "last" else 0, f"{node.name}.index", np.int64)
         return b.op("Gather", [x, index], node.name, axis=0)
-    if node.how == "sum" or low.opset >= 18:  # axes became an input in 13 for the sum, in 18 for the others
-        kind = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax"}[node.how]
-        return b.op(kind, [x, b.ints([0], f"{node.name}.axes")], node.name, keepdims=0)
-    return b.op("ReduceMean" if node.how == "mean" else "ReduceMax", [x], node.name, axes=[0], keepdims=0)
+    kind = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax"}[node.how]
+    return _over_time(low, kind, x, node.name)
+
+
+def _over_time(low: Lowering, kind: str, x: str, hint: str) -> str:
+    """A reduction along the first axis."""
+    if kind == "ReduceSum" or low.opset >= 18:  # axes became an input in 13 for the sum, in 18 for the others
+        return low.b.op(kind, [x, low.b.ints([0], f"{hint}.axes")], hint, keepdims=0)
+    return low.b.op(kind, [x], hint, axes=[0], keepdims=0)
+
+
+def _time_reduce_ragged(low: Lowering, node: TimeReduce) -> str:
+    """The reduction over the valid steps of each sample; zeros where it has none."""
+    b, n, x, features = low.b, node.name, as_float(low, node), [1] * len(node.feature_shape)
+    step, live = low.live(node.inputs[0])
+    count = _over_time(low, "ReduceSum", b.op("Cast", [live], f"{n}.number", to=b.onnx.TensorProto.INT64), f"{n}.count")
+    if node.how == "last":
+        live = b.op("Equal", [step, b.op("Sub", [count, b.ints([1], f"{n}.one")], f"{n}.end")], f"{n}.ends")
+    elif node.how == "first":
+        live = b.op("And", [live, b.op("Equal", [step, b.ints([0], f"{n}.start")], f"{n}.starts")], f"{n}.begins")
+    wide = b.op("Reshape", [live, b.ints([0, 0, *features], f"{n}.wide")], f"{n}.valid")
+    zero = b.const(0.0, f"{n}.zero")
+    if node.how != "max":
+        chosen = b.op("Where", [wide, x, zero], f"{n}.chosen")
+        if node.how != "mean":
+            return _over_time(low, "ReduceSum", chosen, n)
+        total = _over_time(low, "ReduceSum", chosen, f"{n}.total")
+        some = b.op("Max", [count, b.ints([1], f"{n}.least")], f"{n}.some")
+        some = b.op("Cast", [some], f"{n}.steps", to=b.onnx.TensorProto.FLOAT)
+        return b.op("Div", [total, b.op("Reshape", [some, b.ints([0, *features], f"{n}.shape")], f"{n}.by")], n)
+    chosen = b.op("Where", [wide, x, b.const(-np.inf, f"{n}.lowest")], f"{n}.chosen")
+    any_step = b.op("Reshape", [b.op("Greater", [count, b.ints([0], f"{n}.none")], f"{n}.some"),
+                                b.ints([0, *features], f"{n}.shape")], f"{n}.any")  # fmt: skip
+    return b.op("Where", [any_step, _over_time(low, "ReduceMax", chosen, f"{n}.most"), zero], n)
 
 
 def _time_reduce_step(low: Lowering, node: TimeReduce) -> str:

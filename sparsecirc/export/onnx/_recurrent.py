@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsecirc.export.onnx._builder import Builder
+from sparsecirc.export.onnx._builder import Builder, Dim
 from sparsecirc.export.onnx._cells import carried, drive, step
 from sparsecirc.export.onnx._form import Form, choose
 from sparsecirc.export.onnx._lowering import Lowering, as_float
@@ -58,8 +58,11 @@ def _operator(low: Lowering, node: Recurrent, x: str) -> dict[str, str]:
     inputs += [b.const(_reordered(node, node.weight(role), gates)[None], f"{n}.{role}") for role in ("ih", "hh")]
     zeros = np.zeros(node.cell.n_gates * node.units)
     biases = [_reordered(node, np.asarray(node.params.get(r, zeros)), gates) for r in ("bias_ih", "bias_hh")]
-    if any(r in node.params for r in ("bias_ih", "bias_hh")):
-        inputs.append(b.const(np.concatenate(biases)[None], f"{n}.bias"))
+    biased = any(r in node.params for r in ("bias_ih", "bias_hh"))
+    if biased or low.lengths:
+        inputs.append(b.const(np.concatenate(biases)[None], f"{n}.bias") if biased else "")
+    if low.lengths:
+        inputs.append(low.lengths)
     lstm = node.cell.name == "lstm"
     hints = [f"{n}.h.directed", "", f"{n}.c.last_directed"] if lstm else [f"{n}.h.directed"]
     direction = "reverse" if node.reverse else "forward"
@@ -81,16 +84,24 @@ def _scan(low: Lowering, node: Recurrent, x: str) -> dict[str, str]:
         shape = b.op("Concat", [batch, b.ints(shapes[s], f"{n}.{s}.units")], f"{n}.{s}.shape", axis=0)
         initial.append(b.op("ConstantOfShape", [shape], f"{n}.{s}.zero"))
     state = {s: b.name(f"{n}.{s}.before") for s in names}
-    inner = b.name(f"{n}.drive_t")
-    new = step(body, node, inner, state)
+    inner = [b.name(f"{n}.drive_t")]
+    new = step(body, node, inner[0], state)
     wanted = [p for p in node.ports() if _is_read(low, node, p)] or [node.ports()[0]]
-    finals = [body.op("Identity", [new[s]], f"{n}.{s}.after") for s in names]
-    emitted = [body.op("Identity", [new[p]], f"{n}.{p}_t") for p in wanted]
+    scanned = [driven]
+    if low.lengths:
+        inner.append(b.name(f"{n}.live_t"))
+        scanned.append(b.op("Cast", [low.live(node.inputs[0])[1]], f"{n}.live", to=b.onnx.TensorProto.FLOAT))
+        finals, emitted = _held(body, node, new, state, wanted, inner[1])
+    else:
+        finals = [body.op("Identity", [new[s]], f"{n}.{s}.after") for s in names]
+        emitted = [body.op("Identity", [new[p]], f"{n}.{p}_t") for p in wanted]
     drive_shape = low.specs[node.inputs[0]].shape if "ih" not in node.params else (node.cell.n_gates * node.units,)
     info = body.value_info
+    carried_in = [info(state[s], ["B", *shapes[s]]) for s in names]
+    given: list[list[Dim]] = [["B", *drive_shape], ["B"]]
     graph = body.graph(
         f"{n}.step",
-        [*(info(state[s], ["B", *shapes[s]]) for s in names), info(inner, ["B", *drive_shape])],
+        [*carried_in, *(info(v, shape) for v, shape in zip(inner, given, strict=False))],
         [
             *(info(v, ["B", *shapes[s]]) for s, v in zip(names, finals, strict=True)),
             *(info(v, ["B", *shapes[p]]) for p, v in zip(wanted, emitted, strict=True)),
@@ -98,10 +109,25 @@ def _scan(low: Lowering, node: Recurrent, x: str) -> dict[str, str]:
     )
     directions: dict[str, Any] = {}
     if node.reverse:
-        directions = {"scan_input_directions": [1], "scan_output_directions": [1] * len(wanted)}
+        directions = {"scan_input_directions": [1] * len(scanned), "scan_output_directions": [1] * len(wanted)}
     hints = [*(f"{n}.{s}.last" for s in names), *(f"{n}.{p}" for p in wanted)]
-    outputs = b.ops("Scan", [*initial, driven], hints, body=graph, num_scan_inputs=1, **directions)
+    outputs = b.ops("Scan", [*initial, *scanned], hints, body=graph, num_scan_inputs=len(scanned), **directions)
     return dict(zip(wanted, outputs[len(names) :], strict=True))
+
+
+def _held(
+    body: Builder, node: Recurrent, new: dict[str, str], state: dict[str, str], wanted: list[str], live: str
+) -> tuple[list[str], list[str]]:
+    """States after, and what is put out: past its end a sample keeps its state and emits zeros."""
+    n, shapes = node.name, node.states()
+    zero = body.const(0.0, f"{n}.ended")
+
+    def valid(s: str) -> str:
+        wide = body.op("Reshape", [live, body.ints([0] + [1] * len(shapes[s]), f"{n}.{s}.wide")], f"{n}.{s}.live_wide")
+        return body.op("Cast", [wide], f"{n}.{s}.valid", to=body.onnx.TensorProto.BOOL)
+
+    kept = [body.op("Where", [valid(s), new[s], state[s]], f"{n}.{s}.after") for s in state]
+    return kept, [body.op("Where", [valid(p), new[p], zero], f"{n}.{p}_t") for p in wanted]
 
 
 def _is_read(low: Lowering, node: Recurrent, port: str) -> bool:

@@ -16,7 +16,7 @@ from sparsecirc.export.onnx._builder import import_onnx
 from sparsecirc.export.onnx._write import METADATA
 
 Array = NDArray[Any]
-_TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+_TYPES = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
 
 def import_onnxruntime() -> Any:
@@ -35,8 +35,9 @@ def import_onnxruntime() -> Any:
 def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What sparsecirc wrote into the ``metadata_props`` of a file.
 
-    Keys: ``version``, ``form``, ``cells``, ``density``, ``nnz``, ``weights``, ``dt``, ``batch_first``, and ``states``
-    (state name -> names of its input and output, and its feature shape; only step files have any).
+    Keys: ``version``, ``form``, ``cells``, ``density``, ``nnz``, ``weights``, ``dt``, ``batch_first``, ``lengths`` (name
+    of the input for valid steps, or ``None``), and ``states`` (state name -> names of its input and output, and its
+    feature shape; only step files have any).
 
     Raises:
         FileFormatError: not an ONNX file, or not one of ours.
@@ -80,6 +81,7 @@ def run_onnx(
     x: ArrayLike | Mapping[str, ArrayLike],
     state: Mapping[str, ArrayLike] | None = None,
     *,
+    lengths: ArrayLike | None = None,
     threads: int = 1,
 ) -> dict[str, Array]:
     """Run a file once.
@@ -88,6 +90,7 @@ def run_onnx(
         path: a main file, or a step file.
         x: the input, or one array per input name, in the file's layout.
         state: for a step file, states by input name; zeros where absent.
+        lengths: for a file that was exported with lengths, valid steps per sample (B,); all steps where absent.
         threads: of ONNX Runtime.
 
     Returns:
@@ -97,16 +100,21 @@ def run_onnx(
         UsageError: an input is missing, unknown or empty.
         FileFormatError, MissingExtraError: see :func:`open_session`.
     """
-    return run_session(open_session(path, threads=threads), x, state)
+    return run_session(open_session(path, threads=threads), x, state, lengths)
 
 
 def run_session(
-    session: Any, x: ArrayLike | Mapping[str, ArrayLike], state: Mapping[str, ArrayLike] | None = None
+    session: Any,
+    x: ArrayLike | Mapping[str, ArrayLike],
+    state: Mapping[str, ArrayLike] | None = None,
+    lengths: ArrayLike | None = None,
 ) -> dict[str, Array]:
     """:func:`run_onnx` on an open session."""
     known = {i.name: i for i in session.get_inputs()}
-    states = _states(session)
-    inputs = [name for name in known if name not in states]
+    states, ragged = _states(session), _fact(session, "lengths")
+    inputs = [name for name in known if name not in states and name != ragged]
+    if lengths is not None and ragged is None:
+        raise UsageError("the file takes no lengths: export it with lengths=True")
     if isinstance(x, Mapping):
         given = dict(x)
     elif len(inputs) == 1:
@@ -114,6 +122,7 @@ def run_session(
     else:
         raise UsageError(f"the file has {len(inputs)} inputs: pass a dict with {inputs}")
     given.update(state or {})
+    lengths = given.pop(ragged, lengths) if ragged is not None else lengths
     unknown = sorted(set(given) - set(known))
     missing = [name for name in inputs if name not in given]
     if unknown or missing:
@@ -123,6 +132,12 @@ def run_session(
     for name, array in feed.items():
         if not array.size:  # ONNX Runtime 1.32 ends the whole process in a GRU of no steps
             raise UsageError(f"'{name}' has shape {array.shape}: ONNX Runtime needs one or more steps and samples")
+    if ragged is not None:
+        time, batch = _size(session, feed)
+        valid = np.full(batch, time) if lengths is None else np.asarray(lengths)
+        if valid.shape != (batch,) or valid.dtype.kind not in "iu" or np.any((valid < 0) | (valid > time)):
+            raise UsageError(f"lengths are {valid.tolist()}: expected {batch} whole numbers from 0 to {time}")
+        feed[ragged] = valid.astype(np.int32)
     for name in states:
         if name not in feed:
             batch = len(feed[inputs[0]])
@@ -131,11 +146,22 @@ def run_session(
     return dict(zip(names, session.run(names, feed), strict=True))
 
 
+def _fact(session: Any, key: str) -> Any:
+    return json.loads(session.get_modelmeta().custom_metadata_map.get(f"{METADATA}{key}", "null"))
+
+
 def _states(session: Any) -> dict[str, str]:
     """Input name -> output name of each state of a step file."""
-    props = session.get_modelmeta().custom_metadata_map
-    facts = json.loads(props.get(f"{METADATA}states", "{}"))
-    return {s["input"]: s["output"] for s in facts.values()}
+    return {s["input"]: s["output"] for s in (_fact(session, "states") or {}).values()}
+
+
+def _size(session: Any, feed: Mapping[str, Array]) -> tuple[int, int]:
+    """(T, B) of what is fed to a main file."""
+    for given in session.get_inputs():
+        if "T" in given.shape and given.name in feed:
+            shape = feed[given.name].shape
+            return int(shape[given.shape.index("T")]), int(shape[given.shape.index("B")])
+    raise UsageError("the file has no sequence input")
 
 
 def stream_onnx(

@@ -18,6 +18,8 @@ OPSETS = {17: 8, 18: 9, 19: 9, 20: 9}
 """Opsets that are written, with the IR version of the file; 17 is read by the most runtimes."""
 
 _LIMIT = 2**31 - 1  # bytes of a protobuf message
+LENGTHS = "lengths"
+"""Name of the input that holds the valid steps per sample, in files that have one."""
 METADATA = "sparsecirc."
 """Prefix of our keys in ``metadata_props``."""
 
@@ -29,14 +31,14 @@ def export_onnx(
     form: Form | str = Form.AUTO,
     opset: int = 17,
     step: bool = True,
+    lengths: bool = False,
 ) -> Export:
     """Write ``graph`` as ONNX, with time and batch free and the user's layout (``graph.batch_first``).
 
     The main file takes the graph's inputs, float32 (indices of an embedding: int64), with symbolic axes ``T`` and
     ``B``, and starts from zero state. Beside it, ``<stem>_step.onnx`` takes one time step (B, ...) and every state,
     named ``"node.state"``, and gives the outputs of the step and the new states, named ``"node.state.next"``. Both
-    carry ``metadata_props`` (see :func:`metadata`). Neither has an input for valid lengths: pass sequences of one
-    length together.
+    carry ``metadata_props`` (see :func:`metadata`).
 
     Args:
         graph: the network.
@@ -44,9 +46,13 @@ def export_onnx(
         form: how recurrent layers are written; see :class:`Form`.
         opset: 17 to 20; 17 is read by ONNX Runtime, the reference evaluator, OpenVINO and tract.
         step: also write the step file, where the network can be stepped.
+        lengths: the main file also takes ``lengths``, int32 (B,): valid steps per sample. As in ``interpret``, past its
+            end a sample keeps its state and recurrent layers emit zeros; reductions over time cover the valid steps.
+            ONNX's own operators take it as their ``sequence_lens``.
 
     Raises:
-        UsageError: an unknown form or opset, or an output that is called like an input.
+        UsageError: an unknown form or opset, an output that is called like an input, an input or output called
+            ``lengths``, or lengths for a graph without a sequence input.
         UnsupportedError: a layer with no ONNX counterpart, or a file beyond 2 GiB.
         MissingExtraError: the package ``onnx`` is absent.
     """
@@ -55,7 +61,9 @@ def export_onnx(
     if opset not in OPSETS:
         raise UsageError(f"opset {opset!r} is not written: expected one of {', '.join(map(str, OPSETS))}")
     target = as_path(path, ".onnx")
-    whole, low = _model(graph, form, opset, step=False)
+    if lengths:
+        _check_lengths(graph)
+    whole, low = _model(graph, form, opset, step=False, lengths=LENGTHS if lengths else "")
     files = {target: whole}
     notes = [density_note(graph)]
     reason = why_not_step(graph) if step else None
@@ -75,6 +83,13 @@ def export_onnx(
             "unless INFERENCE_PRECISION_HINT is f32"
         )
     return Export("onnx", write_files(files), len(whole), len(whole), small, _form_name(low), tuple(notes))
+
+
+def _check_lengths(graph: Graph) -> None:
+    if LENGTHS in graph.outputs or any(n.name == LENGTHS for n in graph.inputs):
+        raise UsageError(f"the graph has an input or output called '{LENGTHS}' already: rename it")
+    if not any(n.time for n in graph.inputs):
+        raise UsageError("the graph has no sequence input whose valid steps could be given: export it without lengths")
 
 
 def why_not_step(graph: Graph) -> str | None:
@@ -100,7 +115,7 @@ def _form_name(low: Lowering) -> str:
     return "+".join(sorted({f.value for f in low.forms.values()})) or "plain"
 
 
-def _model(graph: Graph, form: Form, opset: int, *, step: bool) -> tuple[bytes, Lowering]:
+def _model(graph: Graph, form: Form, opset: int, *, step: bool, lengths: str = "") -> tuple[bytes, Lowering]:
     onnx = import_onnx()
     clash = sorted({n.name for n in graph.inputs} & set(graph.outputs))
     if clash:
@@ -108,8 +123,11 @@ def _model(graph: Graph, form: Form, opset: int, *, step: bool) -> tuple[bytes, 
     size = 4 * sum(value.size for node in graph.nodes for value in node.params.values())
     if size > _LIMIT:
         raise UnsupportedError(f"the weights take {size:,} bytes, an ONNX file holds {_LIMIT:,}: export it in parts")
-    low = Lowering(graph, Builder({*graph.outputs, *(n.name for n in graph.inputs)}), step, form, opset)
+    names = {*graph.outputs, *(n.name for n in graph.inputs), lengths}
+    low = Lowering(graph, Builder(names), step, form, opset, lengths=lengths)
     inputs = [_input(low, node) for node in graph.inputs]
+    if lengths:
+        inputs.append(onnx.helper.make_tensor_value_info(lengths, onnx.TensorProto.INT32, ["B"]))
     for node in graph.nodes:
         low.times[node.name] = _time(low, node)
         if isinstance(node, Recurrent):
@@ -148,6 +166,7 @@ def _facts(low: Lowering) -> dict[str, Any]:
         "weights": sum(v.value.size for v in views),
         "dt": graph.dt,
         "batch_first": graph.batch_first,
+        "lengths": low.lengths or None,
         "states": {k: {"input": i, "output": o, "shape": list(s)} for k, (i, o, s) in low.states.items()},
     }
 
