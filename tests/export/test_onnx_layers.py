@@ -204,6 +204,7 @@ def test_metadata_round_trip(tmp_path):
         "version": sparsecirc.__version__,
         "form": "scan",
         "cells": ["lif"],
+        "lengths": None,
         "density": graph.density,
         "nnz": sum(v.pattern.nnz for v in views),
         "weights": sum(v.value.size for v in views),

@@ -35,9 +35,9 @@ def import_onnxruntime() -> Any:
 def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What sparsecirc wrote into the ``metadata_props`` of a file.
 
-    Keys: ``version``, ``form``, ``cells``, ``density``, ``nnz``, ``weights``, ``dt``, ``batch_first``, ``lengths`` (name
-    of the input for valid steps, or ``None``), and ``states`` (state name -> names of its input and output, and its
-    feature shape; only step files have any).
+    Keys: ``version``, ``form``, ``cells``, ``density``, ``nnz``, ``weights``, ``dt``, ``batch_first``, ``lengths``
+    (name of the input for valid steps, or ``None``), and ``states`` (state name -> names of its input and output, and
+    its feature shape; only step files have any).
 
     Raises:
         FileFormatError: not an ONNX file, or not one of ours.
