@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from sparsecirc._cost import what_if as what_if
     from sparsecirc._pattern import Pattern as Pattern
     from sparsecirc._program import Program as Program
+    from sparsecirc._prune import plan as plan
     from sparsecirc._prune import prune as prune
+    from sparsecirc._shrink import remove_units as remove_units
+    from sparsecirc._shrink import shrink as shrink
     from sparsecirc._target import Target as Target
     from sparsecirc._tuning import TuningCache as TuningCache
     from sparsecirc._verify import verify as verify
@@ -49,8 +52,11 @@ _HOME = {
     "from_torch": "frontends",
     "interpret": "ir",
     "load_graph": "ir",
+    "plan": "_prune",
     "prune": "_prune",
+    "remove_units": "_shrink",
     "save_graph": "ir",
+    "shrink": "_shrink",
     "to_graph": "frontends",
     "verify": "_verify",
     "what_if": "_cost",

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("patterns", "formats", "cells"),
     ("ir",),
     ("ops",),
-    ("scores", "_prune", "_choice"),
+    ("scores", "_prune", "_shrink", "_choice"),
     ("_stepper",),
     ("_program", "_tuning", "_ties"),
     ("_compile", "_verify"),

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecirc import Graph, prune
+from sparsecirc import Graph, prune, scores
 from sparsecirc._lattice import acyclic_order, concept_lattice, cut, forward, meet_irreducible, preorder
 from sparsecirc._prune import Criteria, Scope, graph_weights, named, plan, plan_weights
 from sparsecirc.cells import GRU, LIF, LSTM, RNN_TANH
 from sparsecirc.errors import UsageError
 from sparsecirc.ir import Concat, Elementwise, Input, Linear, Recurrent
-from sparsecirc.patterns import Joint, Keep, Wired, combined_digest, gate_norm, lattice
+from sparsecirc.patterns import Joint, Keep, Wired, block, combined_digest, gate_norm, lattice
 
 HH = named("*.hh")
 
@@ -375,6 +375,21 @@ def test_tiny_layers(n):
     for keep in Keep:
         assert lattice(keep=keep)(w).shape == (n, n)
         assert lattice(keep=keep, adjacency="continuous", target_density=1.0)(w).nnz == n * n
+
+
+def test_persistence_is_a_score_for_any_pattern():
+    graph = lstm(16)
+    found = plan(graph, 0.75, score=scores.lattice(), select=HH).patterns["rnn.hh"].mask()
+    own = plan(graph, 0.75, pattern=lattice(adjacency="continuous", keep="cover"), select=HH).patterns["rnn.hh"].mask()
+    assert np.array_equal(found, own)
+    tiles = plan(graph, 0.75, score=scores.lattice(), pattern=block(4, 1), select=HH).patterns["rnn.hh"]
+    assert tiles.block_shape(((4, 1),)) == (4, 1)
+    assert tiles.nnz == 256
+    per_gate = scores.lattice(lattice(adjacency="continuous", keep="both", per_gate=True))
+    w = graph.node("rnn").params["hh"]
+    assert per_gate(w, "rnn.hh").shape == w.shape
+    assert scores.lattice()(graph.node("rnn").params["ih"], "rnn.ih").shape == (64, 5)
+    assert scores.lattice()(np.zeros((4, 4)), "a.hh").tolist() == np.diag(np.ones(4)).tolist()
 
 
 # Explanations --------------------------------------------------------------------------------------------------------

@@ -15,8 +15,10 @@ from sparsecirc._prune._select import (
     skip_reason,
     unknown_name,
 )
+from sparsecirc._prune._wiring import MIXING, driven_layer, graph_wiring
 
 __all__ = [
+    "MIXING",
     "Criteria",
     "Named",
     "PruneReport",
@@ -26,8 +28,10 @@ __all__ = [
     "Sparsity",
     "WeightInfo",
     "default_select",
+    "driven_layer",
     "format_rows",
     "graph_weights",
+    "graph_wiring",
     "named",
     "plan",
     "plan_weights",

@@ -9,6 +9,7 @@ from sparsecirc.ir import Affine, Concat, Elementwise, Graph, Input, Linear, Nod
 
 Sources = tuple[tuple[str, int], ...]
 PASSING = (Affine, Elementwise, Repeat, TimeReduce)
+MIXING = ("softmax", "log_softmax")
 """Nodes whose output k depends on their input k only."""
 
 
@@ -31,7 +32,7 @@ def graph_wiring(graph: Graph) -> Mapping[str, tuple[str, Sources]]:
                 elif role == "hr" and role in node.params:
                     found[f"{node.name}.hr"] = (state, ((node.name, node.units),))
         elif isinstance(node, Linear):
-            found[f"{node.name}.weight"] = (_driven(graph, node), origin(graph, node.inputs[0]))
+            found[f"{node.name}.weight"] = (driven_layer(graph, node), origin(graph, node.inputs[0]))
     # A linear layer along the last of several axes reads fewer columns than its input has features.
     widths = {v.name: v.pattern.shape[1] for v in graph.weights()}
     return {n: (t, s) for n, (t, s) in found.items() if sum(width for _, width in s) == widths[n]}
@@ -43,10 +44,10 @@ def origin(graph: Graph, value: str) -> Sources:
     width = math.prod(graph.specs[value].shape)
     if isinstance(node, Concat):
         return tuple(source for part in node.inputs for source in origin(graph, part))
-    if isinstance(node, PASSING):
+    if isinstance(node, PASSING) and not (isinstance(node, Elementwise) and node.fn in MIXING):
         return origin(graph, node.inputs[0])
     if isinstance(node, Linear):
-        return ((_driven(graph, node), width),)
+        return ((driven_layer(graph, node), width),)
     if isinstance(node, Recurrent):
         return ((f"{node.name}.hr" if "hr" in node.params and value != f"{node.name}.c" else node.name, width),)
     return ((node.name if isinstance(node, Input) else value, width),)
@@ -60,8 +61,8 @@ def _node_of(graph: Graph, value: str) -> Node:
     return graph.node(value)
 
 
-def _driven(graph: Graph, node: Linear) -> str:
-    """The spiking layer that a linear layer drives one to one, and nothing else; itself where there is none."""
+def driven_layer(graph: Graph, node: Linear) -> str:
+    """Name of the spiking layer that a linear layer drives one to one, and nothing else; itself where there is none."""
     users = [n for n in graph.nodes if node.name in n.inputs]
     if len(users) == 1 and isinstance(users[0], Recurrent) and "ih" not in users[0].params:
         driven = users[0]

@@ -99,6 +99,18 @@ class LatticeExplanation:
             "hasse": {"nodes": [e.label for e in self.diagram.elements], "edges": edges},
         }
 
+    def critical(self, least: float = 1.0) -> dict[str, Flags]:
+        """Flags of the critical neurons of each layer that is judged, for `remove_units` (structured pruning).
+
+        Args:
+            least: share of the thresholds at which a neuron has to be irreducible; below 1 for a continuous adjacency.
+        """
+        found: dict[str, list[bool]] = {}
+        for n in self.neurons:
+            if n.judged:
+                found.setdefault(n.layer, []).append(n.irreducible >= least)
+        return {layer: np.array(flags) for layer, flags in found.items()}
+
     def svg(self) -> str:
         """The Hasse diagram as a self-contained SVG; drawn in groups above 60 elements."""
         return draw(self.diagram)

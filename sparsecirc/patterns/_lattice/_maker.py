@@ -28,7 +28,7 @@ from sparsecirc.patterns._lattice._choice import (
 )
 from sparsecirc.patterns._lattice._explain import LatticeExplanation, explain
 from sparsecirc.patterns._lattice._system import Aggregate, Flags, System, build, build_per_gate, gate_max
-from sparsecirc.patterns._maker import Wired, check_scores, check_sparsity
+from sparsecirc.patterns._maker import Scores, Wired, check_scores, check_sparsity
 
 E = TypeVar("E", bound=Enum)
 DEGREE = 1.0
@@ -149,6 +149,20 @@ class Lattice:
         joined = [self._stack(m, [(k, found[i]) for k, _, found in parts]) for i, m in enumerate(wired)]
         return self._patterns(joined), tuple(explain(c, self._settings, found) for _, c, found in parts)
 
+    def connection_scores(self, matrix: Wired) -> Scores:
+        """What each connection of one weight is worth in its lattice, 0 or more, of the shape of its scores."""
+        wired = self._wired(matrix)
+        if not self.per_gate:
+            choice = self._choose(build([wired], self.aggregate))
+            return choice.system.blocks[0].tiled(choice.score)
+        parts = [self._choose(system) for _, system in build_per_gate([wired], self.aggregate)]
+        return np.concatenate([choice.system.blocks[0].tiled(choice.score) for choice in parts])
+
+    def _choose(self, system: System) -> Choice:
+        """What is critical where no density is asked for."""
+        binary = self.adjacency is Adjacency.BINARY
+        return choose(system, self._settings, self._threshold(system) if binary else self.threshold or 0.0)
+
     def _wired(self, matrix: Wired) -> Wired:
         sources = self.wiring.get(matrix.name)
         made = matrix if sources is None else replace(matrix, sources=tuple((str(g), int(n)) for g, n in sources))
@@ -187,11 +201,10 @@ class Lattice:
         return wanted
 
     def _solve(self, system: System, density: float | None) -> tuple[Choice, list[Flags]]:
-        binary = self.adjacency is Adjacency.BINARY
-        if density is not None and binary and not self.ranked:
+        if density is not None and self.adjacency is Adjacency.BINARY and not self.ranked:
             choice = search(system, self._settings, density)
             return choice, masks(choice)
-        choice = choose(system, self._settings, self._threshold(system) if binary else self.threshold or 0.0)
+        choice = self._choose(system)
         return choice, masks(choice) if density is None else rank(choice, density)
 
     def _threshold(self, system: System) -> float:
