@@ -35,6 +35,7 @@ class Matrix:
         correction: NDArray[np.int32] | None = None,
         base: NDArray[np.uint16] | None = None,
         tile_step: int = 0,
+        index16: NDArray[np.uint16] | None = None,
     ) -> None: ...
     @property
     def format(self) -> str: ...

@@ -13,7 +13,7 @@ from sparsecirc._native import kernels
 from sparsecirc._target import Isa
 from sparsecirc.cells import CELLS
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.formats import BLOCK_SHAPES, formats_for
+from sparsecirc.formats import BLOCK_SHAPES, every_format, formats_for
 from sparsecirc.ir import Elementwise, Graph, Input, Linear
 from sparsecirc.testing import (
     PROBLEMS,
@@ -46,10 +46,10 @@ def test_product_of_every_format(isa: Isa, form: str, shape: tuple[int, int]) ->
         try:
             packed = chosen.pack(pattern, weight)
         except UnsupportedError:
-            assert cols % BLOCK_SHAPES[form][1]
+            assert rows % 16 if form == "columns16" else cols % BLOCK_SHAPES[form][1]
             continue
         for bias in (None, rng.standard_normal(rows).astype(np.float32)):
-            for n in (0, 1, 4, 7):
+            for n in (0, 1, 4, 7, 90):
                 x = rng.standard_normal((n, cols)).astype(np.float32)
                 x[:, ::3] = 0  # inactive inputs, which event columns skip
                 y = np.full((n, rows), np.nan, np.float32)
@@ -61,7 +61,7 @@ def test_product_of_every_format(isa: Isa, form: str, shape: tuple[int, int]) ->
 
 
 @EVERY_ISA
-@pytest.mark.parametrize("form", [f for f in FORMATS if kernels.has_batched("scalar", f)])
+@pytest.mark.parametrize("form", [f for f in kernels.formats() if kernels.has_batched("scalar", f)])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_batched_product(isa: Isa, form: str, shape: tuple[int, int]) -> None:
     rows, cols = shape
@@ -69,7 +69,7 @@ def test_batched_product(isa: Isa, form: str, shape: tuple[int, int]) -> None:
     lanes = kernels.vector(isa.value)
     for density in (0.0, 0.2, 1.0):
         pattern = random_pattern(rows, cols, density, 6)
-        chosen = formats_for(isa)[form]
+        chosen = every_format(isa)[form]
         packed = chosen.pack(pattern, rng.standard_normal(shape).astype(np.float32))
         for batch in (0, lanes, 2 * lanes, 5 * lanes):
             x = rng.standard_normal((cols, batch)).astype(np.float32)
@@ -85,13 +85,13 @@ def test_batched_product(isa: Isa, form: str, shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_non_finite_inputs_reach_the_rows_that_read_them(isa: Isa, form: str, bad: float) -> None:
-    pattern = random_pattern(36, 68, 0.2, 1)
+    pattern = random_pattern(48, 68, 0.2, 1)
     weight = np.where(pattern.mask(), np.float32(0.5), np.float32(0))
     packed = formats_for(isa)[form].pack(pattern, weight)
     for column in (0, 3, 31, 32, 63, 64, 67):
         x = np.ones((1, 68), np.float32)
         x[0, column] = bad
-        y = np.zeros((1, 36), np.float32)
+        y = np.zeros((1, 48), np.float32)
         kernels.product(packed.matrix, isa.value, x, None, y)
         readers = pattern.mask()[:, column]
         assert readers.any()
@@ -395,8 +395,9 @@ def test_layers_without_features(inputs: int, outputs: int, isa: Isa) -> None:
 
 def arrays_of(form: str, isa: Isa = Isa.SCALAR) -> dict[str, object]:
     pattern = random_pattern(32, 64, 0.3, 2)
-    p = formats_for(isa)[form].pack(pattern, np.ones((32, 64), np.float32))
-    arrays = {"values": p.values, "ptr": p.ptr, "index32": p.index32, "index8": p.index8, "count": p.count}
+    p = every_format(isa)[form].pack(pattern, np.ones((32, 64), np.float32))
+    names = ("values", "ptr", "index32", "index16", "index8", "count")
+    arrays = {name: getattr(p, name) for name in names}
     sizes = {"rows": 32, "cols": 64, "tile_rows": p.tile[0], "tile_cols": p.tile[1]}
     return {"format": form, **sizes, **{k: None if v is None else v.copy() for k, v in arrays.items()}}
 
@@ -407,27 +408,36 @@ def changed(array: np.ndarray, at: int, to: int) -> np.ndarray:
 
 
 BLOCK = " ".join(BLOCK_SHAPES)
-PTR, TILES = f"csr {BLOCK} columns", "lookup mantissa"
+WIDE, NARROW = f"csr {BLOCK} columns16", "columns tiled_csr"
+PTR, TILES = f"{WIDE} {NARROW}", "lookup mantissa"
+ALL = " ".join((*FORMATS, "tiled_csr"))
 DAMAGE: dict[str, tuple[str, Callable[[dict], dict]]] = {
-    "fewer values": (" ".join(FORMATS), lambda a: {"values": a["values"][:-1]}),
-    "more values": (" ".join(FORMATS), lambda a: {"values": np.append(a["values"], np.float32(1))}),
-    "no values": (" ".join(FORMATS), lambda a: {"values": a["values"][:0]}),
-    "negative rows": (" ".join(FORMATS), lambda a: {"rows": -1}),
-    "more rows": (f"dense csr {BLOCK} {TILES}", lambda a: {"rows": 48}),
-    "fewer rows": (f"dense columns csr {BLOCK} {TILES}", lambda a: {"rows": 16}),
+    "fewer values": (ALL, lambda a: {"values": a["values"][:-1]}),
+    "more values": (ALL, lambda a: {"values": np.append(a["values"], np.float32(1))}),
+    "no values": (ALL, lambda a: {"values": a["values"][:0]}),
+    "negative rows": (ALL, lambda a: {"rows": -1}),
+    "more rows": (f"dense csr {BLOCK} tiled_csr {TILES}", lambda a: {"rows": 80}),
+    "fewer rows": (f"dense columns columns16 csr {BLOCK} lookup mantissa", lambda a: {"rows": 16}),
     "fewer columns": (f"dense {PTR} lookup", lambda a: {"cols": 16}),
-    "more columns": (f"dense columns {TILES}", lambda a: {"cols": 128}),
-    "huge": (" ".join(FORMATS), lambda a: {"rows": 2**40, "cols": 2**40}),
+    "more columns": (f"dense columns columns16 {TILES}", lambda a: {"cols": 128}),
+    "huge": (ALL, lambda a: {"rows": 2**40, "cols": 2**40}),
     "pointers missing": (PTR, lambda a: {"ptr": None}),
     "one pointer less": (PTR, lambda a: {"ptr": a["ptr"][:-1]}),
     "first pointer": (PTR, lambda a: {"ptr": changed(a["ptr"], 0, 1)}),
     "negative pointer": (PTR, lambda a: {"ptr": changed(a["ptr"], 1, -1)}),
     "pointer past the end": (PTR, lambda a: {"ptr": changed(a["ptr"], 1, 2**31 - 1)}),
     "last pointer": (PTR, lambda a: {"ptr": changed(a["ptr"], -1, a["ptr"][-1] + 1)}),
-    "indices missing": (PTR, lambda a: {"index32": None}),
-    "one index less": (PTR, lambda a: {"index32": a["index32"][:-1]}),
-    "negative index": (PTR, lambda a: {"index32": changed(a["index32"], 3, -1)}),
-    "index past the end": (PTR, lambda a: {"index32": changed(a["index32"], 3, 64)}),
+    "indices missing": (PTR, lambda a: {"index32": None, "index16": None}),
+    "one index less": (WIDE, lambda a: {"index32": a["index32"][:-1]}),
+    "negative index": (WIDE, lambda a: {"index32": changed(a["index32"], 3, -1)}),
+    "index past the end": (WIDE, lambda a: {"index32": changed(a["index32"], 3, 64)}),
+    "one narrow index less": (NARROW, lambda a: {"index16": a["index16"][:-1]}),
+    "narrow index past the end": (NARROW, lambda a: {"index16": changed(a["index16"], 3, 64)}),
+    "pointers of columns missing, indices there": ("columns", lambda a: {"ptr": None}),
+    "no tile of rows": ("tiled_csr", lambda a: {"tile_rows": 0}),
+    "no tile of columns": ("tiled_csr", lambda a: {"tile_cols": 0}),
+    "tile of too many columns": ("tiled_csr", lambda a: {"tile_cols": 1 << 17}),
+    "rows that strips do not divide": ("columns16", lambda a: {"rows": 40}),
     "block past the last column": ("block4x4 block8x4", lambda a: {"index32": changed(a["index32"], 3, 61)}),
     "columns that blocks do not divide": ("block4x4 block8x4", lambda a: {"cols": 66}),
     "byte indices missing": ("lookup", lambda a: {"index8": None}),

@@ -97,10 +97,12 @@ class Matrix {
   Matrix(const std::string &format, int64_t rows, int64_t cols, const In<float> &values, const Maybe<int32_t> &ptr,
          const Maybe<int32_t> &index32, const Maybe<uint8_t> &index8, const Maybe<uint8_t> &count, int64_t tile_rows,
          int64_t tile_cols, const Maybe<int16_t> &words, const Maybe<int8_t> &words8, const Maybe<float> &scale,
-         const Maybe<int32_t> &correction, const Maybe<uint16_t> &base, int64_t tile_step)
+         const Maybe<int32_t> &correction, const Maybe<uint16_t> &base, int64_t tile_step,
+         const Maybe<uint16_t> &index16)
       : values_(copy<float>(values)),
         ptr_(copy<int32_t>(ptr)),
         index32_(copy<int32_t>(index32)),
+        index16_(copy<uint16_t>(index16)),
         index8_(copy<uint8_t>(index8)),
         count_(copy<uint8_t>(count)),
         words_(copy<int16_t>(words)),
@@ -115,13 +117,18 @@ class Matrix {
     m_.tile_cols = tile_cols;
     m_.tile_step = tile_step;
     m_.n_values = static_cast<int64_t>(values.size());
-    const bool bytes = m_.format == SC_FMT_lookup;  // each format counts the index that it reads
-    m_.n_index = static_cast<int64_t>(bytes ? (index8 ? index8->size() : 0) : index32 ? index32->size() : 0);
+    /* Each format counts the index that it reads. */
+    const bool narrow = m_.format == SC_FMT_tiled_csr || (m_.format == SC_FMT_columns && index16);
+    m_.n_index = static_cast<int64_t>(m_.format == SC_FMT_lookup ? (index8 ? index8->size() : 0)
+                                      : narrow                   ? (index16 ? index16->size() : 0)
+                                      : index32                  ? index32->size()
+                                                                 : 0);
     m_.n_ptr = static_cast<int64_t>(ptr ? ptr->size() : 0);
     m_.n_count = static_cast<int64_t>(count ? count->size() : 0);
     m_.values = values_.get();
     m_.ptr = ptr_.get();
     m_.index32 = index32_.get();
+    m_.index16 = index16_.get();
     m_.index8 = index8_.get();
     m_.count = count_.get();
     m_.n_words = static_cast<int64_t>(words ? words->size() : 0);
@@ -152,6 +159,7 @@ class Matrix {
   }
   Buffer<float> values_;
   Buffer<int32_t> ptr_, index32_;
+  Buffer<uint16_t> index16_;
   Buffer<uint8_t> index8_, count_;
   Buffer<int16_t> words_;
   Buffer<int8_t> words8_;
@@ -205,7 +213,7 @@ void product(const Matrix &m, const std::string &isa, const In<float> &x, const 
 void product_batched(const Matrix &m, const std::string &isa, const In<float> &x, const Maybe<float> &bias,
                      Out<float> y) {
   const sc_ops *ops = ops_for(isa);
-  need(ops->mm[m.get()->format] != nullptr, "format '" + m.format() + "' has no batched kernel");
+  need(ops->mm_rows[m.get()->format] != nullptr, "format '" + m.format() + "' has no batched kernel");
   need(x.ndim() == 2 && y.ndim() == 2 && x.shape(1) == y.shape(1) && static_cast<int64_t>(x.shape(0)) == m.cols() &&
            static_cast<int64_t>(y.shape(0)) == m.rows() && static_cast<int64_t>(x.shape(1)) % ops->vector == 0,
        "product_batched: x must be (cols, batch) and y (rows, batch), batch a multiple of the vector length");
@@ -214,7 +222,7 @@ void product_batched(const Matrix &m, const std::string &isa, const In<float> &x
   float *to = y.data();
   const auto batch = static_cast<int64_t>(x.shape(1));
   nb::gil_scoped_release release;
-  ops->mm[m.get()->format](m.get(), from, b, to, batch);
+  sc_mm(ops, m.get(), from, b, to, batch);
 }
 
 uint32_t read_words(const In<uint32_t> &x, int64_t repeats) {
@@ -281,13 +289,13 @@ class Layer {
     const sc_ops *ops = ops_for(isa);
     for (const auto *m : {&ih_, &hh_, &hr_}) {
       usable(m->get(), ops);
-      need(!batched || !*m || ops->mm[(*m)->get()->format], "a matrix has no batched kernel");
+      need(!batched || !*m || ops->mm_rows[(*m)->get()->format], "a matrix has no batched kernel");
     }
     need(!batched || !l_.beta, "cells with parameters per unit run sample by sample");
     need(x.ndim() == 3 && static_cast<int64_t>(x.shape(2)) == l_.in, "x must be (steps, batch, in)");
     sc_io io{};
     io.steps = static_cast<int64_t>(x.shape(0));
-    io.batch = static_cast<int64_t>(x.shape(1));
+    io.batch = io.stride = static_cast<int64_t>(x.shape(1));
     io.x = x.data();
     const auto n = static_cast<size_t>(facts_.states);
     need(state.size() == n && out.size() == n, "one state and one output slot per state of the cell");
@@ -349,20 +357,20 @@ NB_MODULE(_kernels, m) {
   m.def(
       "has_batched",
       [](const std::string &isa, const std::string &format) {
-        return ops_for(isa)->mm[find(kFormats, format, "format")] != nullptr;
+        return ops_for(isa)->mm_rows[find(kFormats, format, "format")] != nullptr;
       },
       nb::arg("isa"), nb::arg("format"));
   nb::class_<Matrix>(m, "Matrix")
       .def(nb::init<const std::string &, int64_t, int64_t, const In<float> &, const Maybe<int32_t> &,
                     const Maybe<int32_t> &, const Maybe<uint8_t> &, const Maybe<uint8_t> &, int64_t, int64_t,
                     const Maybe<int16_t> &, const Maybe<int8_t> &, const Maybe<float> &, const Maybe<int32_t> &,
-                    const Maybe<uint16_t> &, int64_t>(),
+                    const Maybe<uint16_t> &, int64_t, const Maybe<uint16_t> &>(),
            nb::arg("format"), nb::arg("rows"), nb::arg("cols"), nb::arg("values"), nb::arg("ptr").none() = nb::none(),
            nb::arg("index32").none() = nb::none(), nb::arg("index8").none() = nb::none(),
            nb::arg("count").none() = nb::none(), nb::arg("tile_rows") = 0, nb::arg("tile_cols") = 0,
            nb::arg("words").none() = nb::none(), nb::arg("words8").none() = nb::none(),
            nb::arg("scale").none() = nb::none(), nb::arg("correction").none() = nb::none(),
-           nb::arg("base").none() = nb::none(), nb::arg("tile_step") = 0)
+           nb::arg("base").none() = nb::none(), nb::arg("tile_step") = 0, nb::arg("index16").none() = nb::none())
       .def_prop_ro("format", &Matrix::format)
       .def_prop_ro("rows", &Matrix::rows)
       .def_prop_ro("cols", &Matrix::cols)

@@ -52,7 +52,9 @@ enum sc_reset { SC_RESET_none, SC_RESET_subtract, SC_RESET_zero, SC_RESET_zero_u
  *   mantissa   as lookup, the column in the low bits of each value instead of index8
  *              both, and lookup16, with windows (tile_step > 0): no tiles side by side, each slot has its own tile:
  *              ptr [strips + 1] in slots, base [slots] = first column / tile_step, instead of count
- *   columns    ptr [cols + 1], index32 [nnz] = row, values [nnz]; or ptr and index32 null, values [cols][rows]
+ *   columns    ptr [cols + 1], index16 or index32 [nnz] = row, values [nnz]; or all null and values [cols][rows]
+ *   columns16  ptr [cols + 1] in blocks, index32 [blocks] = strip of 16 rows, values [blocks][16]; 16 divides rows
+ *   tiled_csr  ptr [blocks of rows][tiles of columns][tile_rows] + 1, index16 [nnz] = column in tile, values [nnz]
  *   lookup16   count [strips][tiles] pairs of slots, words [pairs][16 rows][2]: weight and, in its low bits, column
  *   dense16    words [strips][pairs of columns][16][2]; dense8: bytes [strips][fours of columns][16][4]
  *   the integer formats have scale [rows]; dense8 also correction [rows] = 128 * the row's sum. Where one entry of x is
@@ -66,6 +68,7 @@ typedef struct sc_matrix {
   const float *values;
   const int32_t *ptr;
   const int32_t *index32;
+  const uint16_t *index16;
   const uint8_t *index8;
   const uint8_t *count;
   int64_t n_base;
@@ -79,8 +82,10 @@ typedef struct sc_matrix {
 
 /* y = bias + W x; bias may be null. scratch: room for cols int32, rounded up to a multiple of SC_PAD. */
 typedef void (*sc_mv_fn)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch);
-/* Y = bias + W X with X (cols, batch), Y (rows, batch); batch a multiple of the vector length. */
-typedef void (*sc_mm_fn)(const sc_matrix *w, const float *x, const float *bias, float *y, int64_t batch);
+/* Rows first .. last of Y = bias + W X with X (cols, batch); y (last - first, batch) starts at row `first`. The batch
+ * is a multiple of the vector length. */
+typedef void (*sc_mm_rows_fn)(const sc_matrix *w, const float *x, const float *bias, float *y, int64_t batch,
+                              int64_t first, int64_t last);
 /* y[k] = bias + W x[k] for n vectors at stride ldx, results at stride ldy. */
 typedef void (*sc_mvn_fn)(const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias, float *y,
                           int64_t ldy);
@@ -104,12 +109,12 @@ typedef struct sc_tile {
   const char *says;
 } sc_tile;
 
-/* One instruction set: every kernel built for it. mm is null where a format has none. */
+/* One instruction set: every kernel built for it. mm_rows is null where a format has none. */
 typedef struct sc_ops {
   const char *isa;
-  int64_t vector; /* floats per vector, the batch multiple of mm */
+  int64_t vector; /* floats per vector, the batch multiple of mm_rows */
   sc_mv_fn mv[SC_N_FORMATS];
-  sc_mm_fn mm[SC_N_FORMATS];
+  sc_mm_rows_fn mm_rows[SC_N_FORMATS];
   sc_mvn_fn mvn_dense;
   sc_point_fn point[SC_N_CELLS];
   void (*exp_n)(int64_t n, const float *x, float *y);
@@ -120,6 +125,11 @@ typedef struct sc_ops {
 
 /* The kernels for an instruction set by name, or null where it is not built or this processor lacks it. */
 const sc_ops *sc_ops_for(const char *isa);
+/* The whole product of a batch. */
+static inline void sc_mm(const sc_ops *ops, const sc_matrix *w, const float *x, const float *bias, float *y,
+                         int64_t batch) {
+  ops->mm_rows[w->format](w, x, bias, y, batch, 0, w->rows);
+}
 /* Null when the arrays of a matrix describe it and no index leaves it; else the reason. */
 const char *sc_matrix_check(const sc_matrix *w);
 /* Null when `ops` can multiply by `w`; else the reason. */
@@ -140,10 +150,11 @@ typedef struct sc_layer {
  */
 typedef struct sc_io {
   int64_t steps, batch;
-  const float *x;         /* [steps][batch][in] */
+  int64_t stride;         /* samples from one step to the next in x and out: at least batch, which may be a part */
+  const float *x;         /* [steps][stride][in] */
   const int64_t *lengths; /* [batch] or null */
   float *state[3];        /* [batch][features], in and out */
-  float *out[3];          /* [steps][batch][features] or null where not wanted */
+  float *out[3];          /* [steps][stride][features] or null where not wanted */
 } sc_io;
 
 /* Floats of workspace that sc_run needs, batched or sample by sample. */

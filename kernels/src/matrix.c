@@ -21,6 +21,29 @@ static const char *check_index(const sc_matrix *w, int64_t n, int64_t limit) {
   return NULL;
 }
 
+static const char *check_index16(const sc_matrix *w, int64_t n, int64_t limit) {
+  if (w->n_index != n || missing(w->index16, n)) return "there is not one index per value";
+  for (int64_t i = 0; i < n; i++)
+    if (w->index16[i] >= limit) return "an index is outside the matrix";
+  return NULL;
+}
+
+/* Columns of a tile are at most 65536, and those of the last one fewer. */
+static const char *check_tiled_csr(const sc_matrix *w) {
+  if (w->tile_rows < 1 || w->tile_cols < 1 || w->tile_cols > 65536) return "the tile shape is unknown";
+  const int64_t tiles = strips(w->cols, w->tile_cols), lists = strips(w->rows, w->tile_rows) * tiles * w->tile_rows;
+  const char *why = check_ptr(w, lists, w->n_values);
+  if (why) return why;
+  if (w->n_index != w->n_values || missing(w->index16, w->n_index)) return "there is not one index per value";
+  for (int64_t k = 0; k < lists; k++) {
+    const int64_t left = w->cols - k / w->tile_rows % tiles * w->tile_cols;
+    const int64_t limit = left < w->tile_cols ? left : w->tile_cols;
+    for (int32_t i = w->ptr[k]; i < w->ptr[k + 1]; i++)
+      if (w->index16[i] >= limit) return "an index is outside its tile";
+  }
+  return NULL;
+}
+
 static const char *check_pointers(const sc_matrix *w, int64_t lists, int64_t items, int64_t limit) {
   const char *why = check_ptr(w, lists, items);
   return why ? why : check_index(w, items, limit);
@@ -140,8 +163,19 @@ const char *sc_matrix_check(const sc_matrix *w) {
     case SC_FMT_mantissa:
       return check_tiles(w);
     case SC_FMT_columns:
+      if (!w->ptr && (w->index16 || w->index32)) return "column pointers are missing";
       if (!w->ptr) return w->n_values == w->rows * w->cols ? NULL : "dense columns need rows * cols values";
+      if (w->index16) {
+        const char *why = check_ptr(w, w->cols, w->n_values);
+        return why ? why : check_index16(w, w->n_values, w->rows);
+      }
       return check_pointers(w, w->cols, w->n_values, w->rows);
+    case SC_FMT_columns16:
+      if (w->rows % 16) return "columns of 16-row blocks need a multiple of 16 rows";
+      return w->n_values % 16 ? "values are not whole blocks"
+                              : check_pointers(w, w->cols, w->n_values / 16, w->rows / 16);
+    case SC_FMT_tiled_csr:
+      return check_tiled_csr(w);
     case SC_FMT_lookup16:
     case SC_FMT_dense16:
     case SC_FMT_dense8:

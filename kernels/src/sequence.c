@@ -3,7 +3,9 @@
 
 #include "../include/sparsecirc.h"
 
-#define SC_CHUNK 32 /* steps whose input products are computed together, so that weights are read once for all */
+#define SC_CHUNK 32   /* steps whose input products are computed together, so that weights are read once for all */
+#define SC_VECTORS 64 /* most vectors of a product that are multiplied as one batch */
+#define SC_BLOCK 64   /* units of a batch whose products, gates and outputs are done while they are in cache */
 
 static const int gates_of[] = {
 #define X(name, gates, states, spiking) gates,
@@ -35,12 +37,52 @@ static float *take(arena *a, int64_t n) {
   return p;
 }
 
-size_t sc_product_workspace(const sc_matrix *w) { return (size_t)(2 * padded(w->cols, SC_PAD)); }
+/* (batch, n) with ldx floats per sample -> (n, wide), in pieces that stay in cache. */
+static void to_columns(const float *x, int64_t ldx, int64_t batch, int64_t n, float *y, int64_t wide) {
+  for (int64_t i0 = 0; i0 < n; i0 += 16)
+    for (int64_t b = 0; b < batch; b++)
+      for (int64_t i = i0; i < n && i < i0 + 16; i++) y[i * wide + b] = x[b * ldx + i];
+}
+
+static void to_rows(const float *y, int64_t wide, int64_t batch, int64_t n, float *x, int64_t ldx) {
+  for (int64_t i0 = 0; i0 < n; i0 += 16)
+    for (int64_t b = 0; b < batch; b++)
+      for (int64_t i = i0; i < n && i < i0 + 16; i++) x[b * ldx + i] = y[i * wide + b];
+}
+
+/* Whether many vectors are multiplied as one batch: compressed rows then read each weight once for all. */
+static int in_batches(const sc_matrix *w) { return w->format == SC_FMT_csr || w->format == SC_FMT_tiled_csr; }
+
+size_t sc_product_workspace(const sc_matrix *w) {
+  const int64_t one = 2 * padded(w->cols, SC_PAD);
+  const int64_t many = in_batches(w) ? (w->cols + SC_BLOCK) * SC_VECTORS : 0;
+  return (size_t)(many > one ? many : one);
+}
+
+/* n vectors, at most SC_VECTORS, as a batch that is padded with zeros. */
+static void product_of_batch(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t ldx, int64_t n,
+                             const float *bias, float *y, int64_t ldy, float *workspace) {
+  const int64_t wide = padded(n, ops->vector);
+  float *rows = workspace + w->cols * wide;
+  if (wide != n) memset(workspace, 0, (size_t)(w->cols * wide) * sizeof(float));
+  to_columns(x, ldx, n, w->cols, workspace, wide);
+  for (int64_t first = 0; first < w->rows; first += SC_BLOCK) {
+    const int64_t last = first + SC_BLOCK < w->rows ? first + SC_BLOCK : w->rows;
+    ops->mm_rows[w->format](w, workspace, bias, rows, wide, first, last);
+    to_rows(rows, wide, n, last - first, y + first, ldy);
+  }
+}
 
 void sc_product(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias,
                 float *y, int64_t ldy, float *workspace) {
   if (w->format == SC_FMT_dense) {
     ops->mvn_dense(w, x, ldx, n, bias, y, ldy);
+    return;
+  }
+  if (in_batches(w)) {
+    for (int64_t k = 0; k < n; k += SC_VECTORS)
+      product_of_batch(ops, w, x + k * ldx, ldx, n - k < SC_VECTORS ? n - k : SC_VECTORS, bias, y + k * ldy, ldy,
+                       workspace);
     return;
   }
   const int64_t wide = padded(w->cols, SC_PAD);
@@ -129,99 +171,108 @@ static void run_sample(const sc_ops *ops, const sc_layer *l, const sc_io *io, in
   for (int64_t from = 0; from < steps; from += SC_CHUNK) {
     const int64_t n = steps - from < SC_CHUNK ? steps - from : SC_CHUNK;
     const int64_t first = l->reverse ? steps - from - n : from; /* the chunk covers times first .. first + n */
-    const float *x = io->x + (first * io->batch + b) * l->in;
-    if (l->ih) sc_product(ops, l->ih, x, io->batch * l->in, n, l->bias_ih, s.drive, rows, s.product);
+    const float *x = io->x + (first * io->stride + b) * l->in;
+    if (l->ih) sc_product(ops, l->ih, x, io->stride * l->in, n, l->bias_ih, s.drive, rows, s.product);
     for (int64_t k = 0; k < n; k++) {
       const int64_t at = l->reverse ? n - 1 - k : k, t = first + at;
       recur(ops, l, &s);
-      p.drive = l->ih ? s.drive + at * rows : x + at * io->batch * l->in;
+      p.drive = l->ih ? s.drive + at * rows : x + at * io->stride * l->in;
       ops->point[l->cell](&p);
       if (l->hr) sc_product(ops, l->hr, s.out, 0, 1, NULL, s.h, 0, s.hr_product);
       for (int i = 0; i < states; i++)
         if (io->out[i])
-          memcpy(io->out[i] + (t * io->batch + b) * features(l, i), held[i], (size_t)features(l, i) * sizeof(float));
+          memcpy(io->out[i] + (t * io->stride + b) * features(l, i), held[i], (size_t)features(l, i) * sizeof(float));
     }
   }
   for (int64_t t = steps; t < io->steps; t++) /* past its end a sample emits zeros */
     for (int i = 0; i < states; i++)
       if (io->out[i])
-        memset(io->out[i] + (t * io->batch + b) * features(l, i), 0, (size_t)features(l, i) * sizeof(float));
+        memset(io->out[i] + (t * io->stride + b) * features(l, i), 0, (size_t)features(l, i) * sizeof(float));
   for (int i = 0; i < states; i++)
     memcpy(io->state[i] + b * features(l, i), held[i], (size_t)features(l, i) * sizeof(float));
 }
 
-/* (batch, n) -> (n, wide), in blocks that stay in cache. */
-static void to_columns(const float *x, int64_t batch, int64_t n, float *y, int64_t wide) {
-  for (int64_t i0 = 0; i0 < n; i0 += 16)
-    for (int64_t b = 0; b < batch; b++)
-      for (int64_t i = i0; i < n && i < i0 + 16; i++) y[i * wide + b] = x[b * n + i];
-}
-
-static void to_rows(const float *y, int64_t batch, int64_t n, float *x, int64_t wide) {
-  for (int64_t i0 = 0; i0 < n; i0 += 16)
-    for (int64_t b = 0; b < batch; b++)
-      for (int64_t i = i0; i < n && i < i0 + 16; i++) x[b * n + i] = y[i * wide + b];
-}
-
+/* h: the state before a step, next: after it; out: what a projection narrows; was: states kept for ended samples. */
 typedef struct batch_space {
-  float *h, *out, *c, *rec, *drive, *x, *old[2];
+  float *h, *next, *out, *c, *rec, *drive, *x, *was;
 } batch_space;
 
 static size_t lay_out_batch(const sc_layer *l, int64_t wide, int keep, float *base, batch_space *s) {
   arena a = {base, 0};
-  const int64_t rows = l->units * gates_of[l->cell];
+  const int64_t block = l->units < SC_BLOCK ? l->units : SC_BLOCK, gates = gates_of[l->cell];
   s->h = take(&a, l->width * wide);
+  s->next = take(&a, l->width * wide);
   s->out = take(&a, l->hr ? l->units * wide : 0);
   s->c = take(&a, l->units * wide);
-  s->rec = take(&a, rows * wide);
-  s->drive = take(&a, rows * wide);
+  s->rec = take(&a, gates * block * wide);
+  s->drive = take(&a, gates * block * wide);
   s->x = take(&a, l->ih ? l->in * wide : 0);
-  s->old[0] = take(&a, keep ? l->width * wide : 0);
-  s->old[1] = take(&a, keep ? l->units * wide : 0);
+  s->was = take(&a, keep ? l->units * wide : 0);
   return a.used;
 }
 
-/* Samples that have ended keep their old state; their outputs of this step are zero. */
+/* Samples that have ended at step t keep their old state; their outputs of this step are zero. */
 static void hold_ended(const sc_layer *l, const sc_io *io, int64_t t, int64_t wide, const batch_space *s) {
-  float *now[2] = {s->h, s->c};
+  float *now[2] = {s->next, s->c};
+  const float *was[2] = {s->h, s->was};
   for (int64_t b = 0; b < io->batch; b++) {
     if (t < io->lengths[b]) continue;
     for (int i = 0; i < states_of[l->cell]; i++) {
       const int64_t n = features(l, i);
-      for (int64_t k = 0; k < n; k++) now[i][k * wide + b] = s->old[i][k * wide + b];
-      if (io->out[i]) memset(io->out[i] + (t * io->batch + b) * n, 0, (size_t)n * sizeof(float));
+      for (int64_t k = 0; k < n; k++) now[i][k * wide + b] = was[i][k * wide + b];
+      if (io->out[i]) memset(io->out[i] + (t * io->stride + b) * n, 0, (size_t)n * sizeof(float));
     }
   }
 }
 
+/* Units first .. last of step t: their products, their pointwise part, their outputs. */
+static void step_block(const sc_ops *ops, const sc_layer *l, const sc_io *io, int64_t t, int64_t first, int64_t last,
+                       int64_t wide, const batch_space *s) {
+  const int64_t n = (last - first) * wide;
+  for (int64_t g = 0; g < gates_of[l->cell]; g++) {
+    const int64_t row = g * l->units + first, end = g * l->units + last;
+    if (l->hh) ops->mm_rows[l->hh->format](l->hh, s->h, l->bias_hh, s->rec + g * n, wide, row, end);
+    if (l->ih)
+      ops->mm_rows[l->ih->format](l->ih, s->x, l->bias_ih, s->drive + g * n, wide, row, end);
+    else
+      to_columns(io->x + t * io->stride * l->in + row, l->in, io->batch, last - first, s->drive + g * n, wide);
+  }
+  float *h = (l->hr ? s->out : s->next) + first * wide, *c = s->c + first * wide;
+  if (!l->hr) memcpy(h, s->h + first * wide, (size_t)n * sizeof(float)); /* a gru reads the state that it replaces */
+  const sc_point p = {.n = n, .drive = s->drive, .rec = s->rec, .h = h, .c = c};
+  ops->point[l->cell](&p);
+  const float *made[2] = {l->hr ? NULL : h, c};
+  for (int i = 0; i < states_of[l->cell]; i++)
+    if (made[i] && io->out[i])
+      to_rows(made[i], wide, io->batch, last - first, io->out[i] + t * io->stride * features(l, i) + first,
+              features(l, i));
+}
+
 static void run_batch(const sc_ops *ops, const sc_layer *l, const sc_io *io, float *workspace) {
-  const int64_t wide = padded(io->batch, ops->vector), rows = l->units * gates_of[l->cell];
-  const int states = states_of[l->cell];
+  const int64_t wide = padded(io->batch, ops->vector);
   batch_space s;
   const size_t used = lay_out_batch(l, wide, io->lengths != NULL, workspace, &s);
   memset(workspace, 0, used * sizeof(float));
   float *held[2] = {s.h, s.c};
-  for (int i = 0; i < states; i++) to_columns(io->state[i], io->batch, features(l, i), held[i], wide);
-  sc_point p = {.n = l->units * wide, .drive = s.drive, .rec = s.rec, .h = l->hr ? s.out : s.h, .c = s.c};
+  const int states = states_of[l->cell];
+  for (int i = 0; i < states; i++) to_columns(io->state[i], features(l, i), io->batch, features(l, i), held[i], wide);
   for (int64_t k = 0; k < io->steps; k++) {
     const int64_t t = l->reverse ? io->steps - 1 - k : k;
-    const float *x = io->x + t * io->batch * l->in;
-    for (int i = 0; io->lengths && i < states; i++)
-      memcpy(s.old[i], held[i], (size_t)(features(l, i) * wide) * sizeof(float));
-    if (l->ih) {
-      to_columns(x, io->batch, l->in, s.x, wide);
-      ops->mm[l->ih->format](l->ih, s.x, l->bias_ih, s.drive, wide);
-    } else {
-      to_columns(x, io->batch, rows, s.drive, wide);
+    if (io->lengths) memcpy(s.was, s.c, (size_t)(l->units * wide) * sizeof(float));
+    if (l->ih) to_columns(io->x + t * io->stride * l->in, l->in, io->batch, l->in, s.x, wide);
+    for (int64_t first = 0; first < l->units; first += SC_BLOCK)
+      step_block(ops, l, io, t, first, first + SC_BLOCK < l->units ? first + SC_BLOCK : l->units, wide, &s);
+    if (l->hr) {
+      sc_mm(ops, l->hr, s.out, NULL, s.next, wide);
+      if (io->out[0]) to_rows(s.next, wide, io->batch, l->width, io->out[0] + t * io->stride * l->width, l->width);
     }
-    if (l->hh) ops->mm[l->hh->format](l->hh, s.h, l->bias_hh, s.rec, wide);
-    ops->point[l->cell](&p);
-    if (l->hr) ops->mm[l->hr->format](l->hr, s.out, NULL, s.h, wide);
-    for (int i = 0; i < states; i++)
-      if (io->out[i]) to_rows(held[i], io->batch, features(l, i), io->out[i] + t * io->batch * features(l, i), wide);
     if (io->lengths) hold_ended(l, io, t, wide, &s);
+    float *before = s.h;
+    s.h = s.next;
+    s.next = before;
   }
-  for (int i = 0; i < states; i++) to_rows(held[i], io->batch, features(l, i), io->state[i], wide);
+  held[0] = s.h;
+  for (int i = 0; i < states; i++) to_rows(held[i], wide, io->batch, features(l, i), io->state[i], features(l, i));
 }
 
 size_t sc_workspace(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batched) {

@@ -95,12 +95,12 @@ void sc_train_forward(const sc_ops *ops, const sc_train *t, float *workspace) {
     if (t->fired) p.fired = t->fired + k * n;
     const float *x = t->x + at * t->batch * t->in;
     train->to_columns(x, t->batch, t->in, t->ih ? s.x : p.gates, wide);
-    if (t->ih) ops->mm[SC_FMT_csr](t->ih, s.x, t->bias_ih, p.gates, wide);
+    if (t->ih) sc_mm(ops, t->ih, s.x, t->bias_ih, p.gates, wide);
     for (int i = 0; i < states; i++) {
       p.before[i] = held[i] + (keep[i] ? k : k % 2) * n;
       p.after[i] = held[i] + (keep[i] ? k + 1 : (k + 1) % 2) * n;
     }
-    if (t->hh) ops->mm[SC_FMT_csr](t->hh, p.before[0], t->bias_hh, s.rec, wide);
+    if (t->hh) sc_mm(ops, t->hh, p.before[0], t->bias_hh, s.rec, wide);
     train->forward[t->cell](&p);
     for (int i = 0; i < states; i++)
       if (t->out[i])
@@ -260,10 +260,10 @@ void sc_train_backward(const sc_ops *ops, const sc_train *t, float *workspace, i
     }
     train->backward[t->cell](&p);
     if (t->hh)
-      ops->mm[SC_FMT_csr](&hh, s.da, NULL, s.rec, wide);
+      sc_mm(ops, &hh, s.da, NULL, s.rec, wide);
     else
       clear(s.rec, n);
-    if (t->dx && t->ih) ops->mm[SC_FMT_csr](&ih, s.da, NULL, s.dx, wide);
+    if (t->dx && t->ih) sc_mm(ops, &ih, s.da, NULL, s.dx, wide);
     if (t->dx)
       train->to_rows(t->ih ? s.dx : s.da, wide, t->batch, t->in, t->dx + at * t->batch * t->in, is_long(t, t->in));
     weight_gradients(train, t, &s, k, wide);
@@ -316,7 +316,7 @@ void sc_train_linear(const sc_ops *ops, const sc_matrix *w, const float *x, int6
   for (int64_t from = 0; from < n; from += SC_LINEAR_WIDE) {
     const int64_t count = n - from < SC_LINEAR_WIDE ? n - from : SC_LINEAR_WIDE, wide = linear_wide(ops, count);
     train->to_columns(x + from * w->cols, count, w->cols, s.x, wide);
-    ops->mm[SC_FMT_csr](w, s.x, bias, s.y, wide);
+    sc_mm(ops, w, s.x, bias, s.y, wide);
     train->to_rows(s.y, wide, count, w->rows, y + from * w->rows, 0);
   }
 }
@@ -339,7 +339,7 @@ void sc_train_linear_backward(const sc_ops *ops, const sc_matrix *w, const float
     }
     if (d_bias) train->row_sums(s.y, w->rows, wide, d_bias);
     if (dx) {
-      ops->mm[SC_FMT_csr](&back, s.y, NULL, s.dx, wide);
+      sc_mm(ops, &back, s.y, NULL, s.dx, wide);
       train->to_rows(s.dx, wide, count, w->cols, dx + from * w->cols, 0);
     }
   }

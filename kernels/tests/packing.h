@@ -60,6 +60,7 @@ typedef struct packed {
   sc_matrix m;
   float *values, *scale;
   int32_t *ptr, *index32, *correction;
+  uint16_t *index16;
   uint8_t *index8, *count;
   uint16_t *base;
   int16_t *words;
@@ -67,7 +68,7 @@ typedef struct packed {
 } packed;
 
 static void free_packed(packed *p) {
-  void *all[] = {p->values, p->scale, p->ptr,  p->index32, p->correction,
+  void *all[] = {p->values, p->scale, p->ptr,  p->index32, p->index16, p->correction,
                  p->index8, p->count, p->base, p->words,   p->bytes};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
@@ -139,6 +140,49 @@ static void pack_columns(packed *o, const plain *p, int whole) {
     }
     o->ptr[c + 1] = (int32_t)n;
   }
+}
+
+/* Each 32-bit index as 16 bits. */
+static void narrow_index(packed *o) {
+  o->index16 = exactly(o->m.n_index, sizeof(uint16_t));
+  for (int64_t i = 0; i < o->m.n_index; i++) o->index16[i] = (uint16_t)o->index32[i];
+  free(o->index32);
+  o->index32 = NULL;
+}
+
+/* Columns of blocks of 16 rows that hold anything: the blocks of the transposed matrix, put side by side. */
+static void pack_columns16(packed *o, const plain *p) {
+  plain turned = {p->cols, p->rows, floats(p->rows * p->cols)};
+  for (int64_t r = 0; r < p->rows; r++)
+    for (int64_t c = 0; c < p->cols; c++) turned.w[c * p->rows + r] = at(p, r, c);
+  pack_blocks(o, &turned, 1, 16);
+  for (int64_t i = 0; i < o->m.n_index; i++) o->index32[i] /= 16;
+  free(turned.w);
+}
+
+/* Compressed rows in pieces of `height` rows by `width` columns. */
+static void pack_tiled_csr(packed *o, const plain *p, int64_t height, int64_t width) {
+  const int64_t blocks = ceil_div(p->rows, height), tiles = ceil_div(p->cols, width);
+  int64_t n = 0, list = 0;
+  for (int64_t i = 0; i < p->rows * p->cols; i++) n += p->w[i] != 0;
+  o->m.tile_rows = height;
+  o->m.tile_cols = width;
+  o->m.n_values = o->m.n_index = n;
+  o->m.n_ptr = blocks * tiles * height + 1;
+  o->values = floats(n);
+  o->index16 = exactly(n, sizeof(uint16_t));
+  o->ptr = exactly(o->m.n_ptr, sizeof(int32_t));
+  n = 0;
+  for (int64_t b = 0; b < blocks; b++)
+    for (int64_t t = 0; t < tiles; t++)
+      for (int64_t r = b * height; r < (b + 1) * height; r++) {
+        for (int64_t c = t * width; c < (t + 1) * width; c++) {
+          if (at(p, r, c) == 0) continue;
+          o->index16[n] = (uint16_t)(c - t * width);
+          o->values[n++] = at(p, r, c);
+        }
+        o->ptr[++list] = (int32_t)n;
+      }
 }
 
 /* What a slot stores for the weight at (r, c), `column` of its tile; the plain matrix takes the value that the loop
@@ -323,6 +367,14 @@ static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant)
       break;
     case SC_FMT_columns:
       pack_columns(o, p, variant);
+      if (!variant && p->cols % 2) narrow_index(o);
+      break;
+    case SC_FMT_columns16:
+      if (p->rows % 16) return 0;
+      pack_columns16(o, p);
+      break;
+    case SC_FMT_tiled_csr:
+      pack_tiled_csr(o, p, variant ? 3 : 64, variant ? 7 : 256);
       break;
     case SC_FMT_lookup16:
       pack_lookup(o, p, ops, 16, variant ? 32 : 64, variant ? 16 : 0);
@@ -339,6 +391,7 @@ static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant)
   o->m.values = o->values;
   o->m.ptr = o->ptr;
   o->m.index32 = o->index32;
+  o->m.index16 = o->index16;
   o->m.index8 = o->index8;
   o->m.count = o->count;
   o->m.base = o->base;

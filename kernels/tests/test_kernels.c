@@ -68,7 +68,7 @@ static int64_t check_product(const sc_ops *ops, const packed *w, const plain *p,
   float *bias = with_bias ? random_floats(p->rows) : NULL;
   int64_t wrong;
   if (batched) {
-    ops->mm[w->m.format](&w->m, x, bias, y, n);
+    sc_mm(ops, &w->m, x, bias, y, n);
     wrong = wrong_entries(p, w->m.format, x, n, 1, n, bias, y, n, 1);
   } else {
     float *space = poisoned((int64_t)sc_product_workspace(&w->m));
@@ -97,17 +97,17 @@ static void test_products(const sc_ops *ops, int format) {
       if (status > 0) {
         report(!sc_matrix_check(&w.m), ops->isa, "check", format_names[format], detail);
         report(!sc_matrix_supported(ops, &w.m), ops->isa, "supported", format_names[format], detail);
-        for (int64_t n = 0; n < 7; n += 3)
+        for (int64_t n = 0; n < 150; n = n < 6 ? n + 3 : 3 * n + 1)
           for (int bias = 0; bias < 2; bias++)
             report(!check_product(ops, &w, &p, n, bias, 0), ops->isa, "product", format_names[format], detail);
-        for (int64_t n = 0; ops->mm[format] && n <= 5; n++)
+        for (int64_t n = 0; ops->mm_rows[format] && n <= 5; n++)
           report(!check_product(ops, &w, &p, n * ops->vector, n % 2, 1), ops->isa, "batched", format_names[format],
                  detail);
       }
       free(p.w);
       free_packed(&w);
     }
-  report((ops->mm[format] != NULL) == format_has_mm[format], ops->isa, "table", format_names[format], "has_mm");
+  report((ops->mm_rows[format] != NULL) == format_has_mm[format], ops->isa, "table", format_names[format], "has_mm");
 }
 
 /* Rows that read a NaN, or all of them in integer formats, become NaN. */
@@ -129,23 +129,24 @@ static void test_nan(const sc_ops *ops, int format) {
   free_packed(&w);
 }
 
-/* A kernel that forgets the last connection of every row. */
+/* A kernel that forgets the last block of every strip. */
 static void forgetful_mv(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   (void)scratch;
   for (int64_t r = 0; r < w->rows; r++) {
     y[r] = bias ? bias[r] : 0.0f;
-    for (int32_t k = w->ptr[r]; k + 1 < w->ptr[r + 1]; k++) y[r] += w->values[k] * x[w->index32[k]];
+    for (int32_t k = w->ptr[r / 16]; k + 1 < w->ptr[r / 16 + 1]; k++)
+      y[r] += w->values[16 * k + r % 16] * x[w->index32[k]];
   }
 }
 
 static void test_wrong_kernel_is_seen(const sc_ops *ops) {
   sc_ops wrong = *ops;
-  wrong.mv[SC_FMT_csr] = forgetful_mv;
+  wrong.mv[SC_FMT_block16x1] = forgetful_mv;
   plain p = make_plain(33, 65, 50, 0);
   packed w;
-  pack(&w, &p, SC_FMT_csr, ops, 0);
-  report(check_product(ops, &w, &p, 3, 1, 0) == 0, ops->isa, "wrong kernel", "csr", "the right one fails");
-  report(check_product(&wrong, &w, &p, 3, 1, 0) > 50, ops->isa, "wrong kernel", "csr", "it passes");
+  pack(&w, &p, SC_FMT_block16x1, ops, 0);
+  report(check_product(ops, &w, &p, 3, 1, 0) == 0, ops->isa, "wrong kernel", "block16x1", "the right one fails");
+  report(check_product(&wrong, &w, &p, 3, 1, 0) > 10, ops->isa, "wrong kernel", "block16x1", "it passes");
   free(p.w);
   free_packed(&w);
 }
@@ -237,7 +238,7 @@ static layer_case make_layer(owned *o, const sc_ops *ops, const shape *s, int ce
 /* Wrong numbers of one run: outputs (those that are wanted) and final states. */
 static int64_t check_run(const sc_ops *ops, const layer_case *c, const shape *s, int batched, double tolerance) {
   const int states = state_count[c->l.cell], spiking = is_spiking[c->l.cell];
-  sc_io io = {.steps = s->steps, .batch = s->batch};
+  sc_io io = {.steps = s->steps, .batch = s->batch, .stride = s->batch};
   float *x = random_floats(s->steps * s->batch * c->l.in);
   for (int64_t i = 0; spiking && i < s->steps * s->batch * c->l.in; i++) x[i] = random_dyadic(0.5f);
   int64_t *lengths = exactly(s->batch, sizeof(int64_t)), wrong = 0;
@@ -299,7 +300,7 @@ static void test_sequences(const sc_ops *ops, int cell, int format) {
       snprintf(detail, sizeof detail, "%s, shape %d, option %d", format_names[format], (int)k, option);
       report(!check_run(ops, &c, &shapes[k], 0, tolerance), ops->isa, "sequence", cell_names[cell], detail);
       int mm = !is_spiking[cell] && cell != SC_CELL_li;
-      for (int m = 0; m < 3; m++) mm = mm && (!o.plains[m].w || ops->mm[o.packs[m].m.format]);
+      for (int m = 0; m < 3; m++) mm = mm && (!o.plains[m].w || ops->mm_rows[o.packs[m].m.format]);
       if (mm) report(!check_run(ops, &c, &shapes[k], 1, tolerance), ops->isa, "batched", cell_names[cell], detail);
       for (int m = 0; m < 3; m++) {
         free(o.plains[m].w);
@@ -336,7 +337,8 @@ static void test_matrix_checks(int format, int variant) {
   const char *name = format_names[format];
   if (pack(&w, &p, format, sc_ops_for("scalar"), variant) <= 0) abort();
   report(!sc_matrix_check(&w.m), "any", "sound matrix", name, "is refused");
-  const int tiles = w.m.tile_rows != 0;
+  const int tiles = w.m.tile_rows != 0 && format != SC_FMT_tiled_csr;
+  const int last_index = format == SC_FMT_columns16 ? 2 : 64;
   DAMAGED(1, m.rows = -1)
   DAMAGED(1, m.cols = INT32_MAX)
   DAMAGED(1, m.format = SC_N_FORMATS)
@@ -345,6 +347,7 @@ static void test_matrix_checks(int format, int variant) {
   DAMAGED(w.values, m.n_values++)
   DAMAGED(w.ptr, m.n_ptr--)
   DAMAGED(w.index32, m.n_index--)
+  DAMAGED(w.index16, m.n_index--)
   DAMAGED(w.index8, m.n_index--)
   DAMAGED(w.count, m.n_count--)
   DAMAGED(w.base, m.n_base--)
@@ -368,12 +371,16 @@ static void test_matrix_checks(int format, int variant) {
   DAMAGED(w.bytes, m.bytes = NULL)
   DAMAGED(w.scale, m.scale = NULL)
   DAMAGED(w.correction, m.correction = NULL)
+  DAMAGED(format == SC_FMT_columns16, m.rows = 31)
+  DAMAGED(w.index16, m.index16 = NULL)
   SPOILED(ptr, int32_t, 0, 1)
   SPOILED(ptr, int32_t, 1, -1)
   SPOILED(ptr, int32_t, 1, INT32_MAX)
   SPOILED(ptr, int32_t, w.m.n_ptr - 1, 0)
   SPOILED(index32, int32_t, 0, -1)
-  SPOILED(index32, int32_t, w.m.n_index - 1, 64)
+  SPOILED(index32, int32_t, w.m.n_index - 1, last_index)
+  SPOILED(index16, uint16_t, 0, 64)
+  SPOILED(index16, uint16_t, w.m.n_index - 1, 65535)
   SPOILED(index8, uint8_t, 0, w.m.tile_cols)
   SPOILED(base, uint16_t, 0, UINT16_MAX)
   SPOILED(base, uint16_t, w.m.n_base - 1, 64 / w.m.tile_step)

@@ -5,17 +5,19 @@ from sparsecirc.formats._blocks import BLOCK_SHAPES, BLOCKS
 from sparsecirc.formats._integer import DENSE8, DENSE16, lookup16, lookup16_for
 from sparsecirc.formats._lookup import Tile, lookup, lookup_for, mantissa, mantissa_for
 from sparsecirc.formats._packed import Format, Packed
-from sparsecirc.formats._plain import COLUMNS, CSR, DENSE
+from sparsecirc.formats._plain import COLUMNS, COLUMNS16, CSR, DENSE, TILED_CSR
 
 
 def formats_for(isa: Isa) -> dict[str, Format]:
     """Every format by name, with the tiles that ``isa`` reads."""
-    return {f.name: f for f in (DENSE, CSR, *BLOCKS.values(), lookup_for(isa), mantissa_for(isa), COLUMNS)}
+    tiled = (lookup_for(isa), mantissa_for(isa))
+    return {f.name: f for f in (DENSE, CSR, *BLOCKS.values(), *tiled, COLUMNS, COLUMNS16)}
 
 
 def every_format(isa: Isa) -> dict[str, Format]:
     """Every format of every number type by name, with the tiles that ``isa`` reads."""
-    return {**formats_for(isa), **integer_formats("int16", isa), **integer_formats("int8", isa)}
+    tiled = {TILED_CSR.name: TILED_CSR}
+    return {**formats_for(isa), **tiled, **integer_formats("int16", isa), **integer_formats("int8", isa)}
 
 
 def integer_formats(dtype: str, isa: Isa) -> dict[str, Format]:
@@ -27,10 +29,12 @@ __all__ = [
     "BLOCKS",
     "BLOCK_SHAPES",
     "COLUMNS",
+    "COLUMNS16",
     "CSR",
     "DENSE",
     "DENSE8",
     "DENSE16",
+    "TILED_CSR",
     "Format",
     "Packed",
     "Tile",

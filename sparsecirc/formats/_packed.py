@@ -27,6 +27,7 @@ class Packed:
         values: float32, in the order the loop reads them.
         ptr: row, strip or column pointers, int32.
         index32: columns, block columns or rows, int32.
+        index16: rows or columns within a tile, uint16, where they fit (``columns``, ``tiled_csr``).
         index8: column within the tile, uint8.
         count: slots (``lookup16``: pairs of slots) of each tile, uint8.
         tile: (rows, cols) of a tile, (0, 0) where there are none.
@@ -52,13 +53,14 @@ class Packed:
     correction: NDArray[np.int32] | None = None
     base: NDArray[np.uint16] | None = None
     step: int = 0
+    index16: NDArray[np.uint16] | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         arrays: tuple[NDArray[Any] | None, ...] = (
             *(self.values, self.ptr, self.index32, self.index8, self.count),
-            *(self.words, self.words8, self.scale, self.correction, self.base),
+            *(self.words, self.words8, self.scale, self.correction, self.base, self.index16),
         )
         return sum(a.nbytes for a in arrays if a is not None)
 
@@ -86,6 +88,7 @@ class Packed:
             self.correction,
             self.base,
             self.step,
+            self.index16,
         )
 
 

@@ -91,11 +91,16 @@ def _blocks(height: int, width: int) -> Callable[[Problem], str | None]:
     return reason
 
 
+def _spiking_blocks(problem: Problem) -> str | None:
+    return _columns(problem) or _blocks(16, 1)(problem)
+
+
 _REASONS: dict[str, Callable[[Problem], str | None]] = {
     "csr": _sparse,
     "lookup": _sparse,
     "mantissa": _mantissa,
     "columns": _columns,
+    "columns16": _spiking_blocks,
     **{name: _blocks(*shape) for name, shape in BLOCK_SHAPES.items()},
 }
 

@@ -15,7 +15,7 @@ from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
 from sparsecirc.cells import ALIF
 from sparsecirc.errors import UsageError
-from sparsecirc.formats import CSR, DENSE, Packed
+from sparsecirc.formats import CSR, DENSE, TILED_CSR, Format, Packed
 from sparsecirc.ir import Context, Linear, Node, Recurrent, State, Values
 
 Array = NDArray[Any]
@@ -27,8 +27,18 @@ BATCHED_FROM = 8
 BATCHED_CSR_BELOW = 0.5
 """Density below which the batched kernel reads compressed rows instead of dense panels."""
 
+TILED_CSR_ABOVE = 256
+"""Columns above which the inputs of a batch no longer stay in the first cache, and rows are cut into tiles."""
+
 POISON = False
 """Tests set it: workspace is filled with NaN, so that nothing read before it was written goes unseen."""
+
+
+def batched_format(pattern: Pattern) -> Format:
+    """The layout of a matrix in a batch of at least `BATCHED_FROM`."""
+    if pattern.density >= BATCHED_CSR_BELOW:
+        return DENSE
+    return TILED_CSR if pattern.shape[1] > TILED_CSR_ABOVE else CSR
 
 
 def _vector(node: Node, role: str) -> NDArray[np.float32] | None:
@@ -82,7 +92,7 @@ class RecurrentRunner:
         packed = {}
         for role, single in self.packed.items():
             pattern = self.node.patterns.get(role) or Pattern.full(*single.shape)
-            form = CSR if pattern.density < BATCHED_CSR_BELOW else DENSE
+            form = batched_format(pattern)
             weight = np.ascontiguousarray(self.node.weight(role), np.float32)
             packed[role] = single if single.format == form.name else form.pack(pattern, weight)
         return self._layer(packed)
