@@ -9,19 +9,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import _deepsparse as deepsparse
 from benchmarks import _machine as machine
 from benchmarks import _networks as networks
 from benchmarks._rows import Measured, Setting, bytes_of, rows_of_report
 from sparsecirc import Graph, Program, Target, bench, compile
 from sparsecirc._bench import ENGINES, BenchReport, CannotRun, Engine, Job
 from sparsecirc._tuning import measure as measure_products
-from sparsecirc.cells import Cell
+from sparsecirc.cells import GRU, Cell
 from sparsecirc.errors import SparsecircError
 from sparsecirc.ops._run import BATCHED_FROM
 from sparsecirc.patterns import PatternMaker, block, unstructured
 
 Say = Callable[[str], None]
 Array = NDArray[Any]
+
+
+DEEPSPARSE = Engine("deepsparse", False, "", deepsparse.prepare, "the layer written out step by step in ONNX")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ def measure(setting: Setting, graph: Graph, x: Array, budget: Budget, *, exact: 
     program = compile(graph, budget.target, exact=exact, cache=None)
     own = [forced(program.graph, budget.target, k, dense=k == "dense") for k in ("dense", "csr")]
     engines = [*ENGINES.values(), *(engine for engine, _ in own)]
+    if setting.batch >= BATCHED_FROM and graph.recurrent[0].cell is GRU:
+        engines.append(DEEPSPARSE)
     title = f"{setting.case} N={setting.n} B={setting.batch}"
     report = bench(
         program,
@@ -71,7 +77,7 @@ def measure(setting: Setting, graph: Graph, x: Array, budget: Budget, *, exact: 
         rounds=budget.rounds,
         progress=lambda name: budget.say(f"{title}: {name}"),
     )
-    sizes = {name: bytes_of(graph, name) for name in ENGINES}
+    sizes = {name: bytes_of(graph, name) for name in (*ENGINES, DEEPSPARSE.name)}
     sizes |= {"sparsecirc": program.packed_bytes, **{engine.name: size for engine, size in own}}
     notes = [shares(report), f"recurrent kernel {kernel_of(program, setting.batch)}"]
     if setting.batch < BATCHED_FROM:

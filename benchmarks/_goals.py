@@ -127,6 +127,7 @@ def verdicts(groups: Sequence[Measured], avx2: Sequence[Measured]) -> list[Verdi
             one(10, "gru_block16", PEERS, SIZES, beside=OURS_TOO),
         ),
         ("unstructured 90 %, batch 64: 5x the best dense engine", one(5, "gru_unstructured", OURS_TOO, SIZES, 64)),
+        ("the same: ahead of DeepSparse 1.7", one(1, "gru_unstructured", ("deepsparse",), SIZES, 64)),
         (
             "recurrent LIF 90 %, 5 % rate, N = 1024, batch 1: 100x the snntorch loop",
             one(100, "rlif_event", ("snntorch",), (1024,)),

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks._gru_onnx import encode, rounded, write_gru
 from sparsecirc._bench import CannotRun, Engine, Job
 from sparsecirc._bench._onnx import onnxruntime_session
 from sparsecirc.ir import Recurrent
 
 Array = NDArray[Any]
 Run = Callable[[], Sequence[Array]]
-OPSET = [("", 17), ("com.microsoft", 1)]
 
 
 def torch_int8(job: Job) -> Run:
@@ -65,7 +65,7 @@ def onnxruntime_int8(job: Job) -> Run:
     if layer.cell.name == "lstm":
         models = [_lstm(layer)]
     elif layer.cell.name == "gru":
-        models = [_gru(layer, len(x), unrolled=False), _gru(layer, len(x), unrolled=True)]
+        models = [write_gru(layer, len(x), job.batch, int8=True, unrolled=way) for way in (False, True)]
     else:
         raise CannotRun(f"no quantised form of '{layer.cell.name}' here")
     sessions = [onnxruntime_session(model, 1) for model in models]
@@ -89,16 +89,9 @@ INT8_ENGINES = (
 """Peers that multiply zeros in int8."""
 
 
-def _rounded(weight: Array) -> tuple[Array, NDArray[np.float32]]:
-    """Transposed int8 weights and a scale for each row of ``weight``."""
-    scale = np.maximum(np.abs(weight).max(axis=1), 1e-30) / 127
-    return np.ascontiguousarray(np.rint(weight / scale[:, None]).T.astype(np.int8)), scale.astype(np.float32)
-
-
 def _lstm(layer: Recurrent) -> bytes:
     """Microsoft's DynamicQuantizeLSTM, which wants gates in the order i, o, f, g and also quantises the input."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper
 
     order = [0, 3, 1, 2]
 
@@ -106,8 +99,8 @@ def _lstm(layer: Recurrent) -> bytes:
         n = layer.units
         return np.concatenate([values[k * n : (k + 1) * n] for k in order])
 
-    ih, ih_scale = _rounded(gates(layer.weight("ih")))
-    hh, hh_scale = _rounded(gates(layer.weight("hh")))
+    ih, ih_scale = rounded(gates(layer.weight("ih")))
+    hh, hh_scale = rounded(gates(layer.weight("hh")))
     bias = np.concatenate([gates(layer.params["bias_ih"]), gates(layer.params["bias_hh"])]).astype(np.float32)
     zero = np.zeros((1, 4 * layer.units), np.int8)
     arrays = {
@@ -121,78 +114,4 @@ def _lstm(layer: Recurrent) -> bytes:
         domain="com.microsoft",
         hidden_size=layer.units,
     )
-    shape_in, shape_out = ["t", "b", ih.shape[0]], ["t", 1, "b", layer.units]
-    made = helper.make_graph(
-        [node],
-        "lstm",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape_in)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape_out)],
-        [numpy_helper.from_array(v, k) for k, v in arrays.items()],
-    )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid(*o) for o in OPSET], ir_version=8)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
-
-
-def _gru(layer: Recurrent, steps: int, *, unrolled: bool) -> bytes:
-    """torch's GRU over DynamicQuantizeMatMul, as a Scan over time or step after step."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    n, node = layer.units, helper.make_node
-    hh, scale = _rounded(layer.weight("hh"))
-    arrays: dict[str, Array] = {
-        "W": np.ascontiguousarray(layer.weight("ih").T),
-        "bias_ih": layer.params["bias_ih"],
-        "R": hh, "scale": scale, "zero": np.zeros(3 * n, np.int8), "bias_hh": layer.params["bias_hh"],
-        "sizes": np.array([2 * n, n], np.int64), "halves": np.array([n, n], np.int64),
-    }  # fmt: skip
-
-    def step(drive: str, before: str, after: str, tag: str) -> list[Any]:
-        def name(*parts: str) -> list[str]:
-            return [f"{part}{tag}" for part in parts]
-
-        return [
-            node(
-                "DynamicQuantizeMatMul", [before, "R", "scale", "zero", "bias_hh"], name("rec"), domain="com.microsoft"
-            ),
-            node("Split", [drive, "sizes"], name("a_rz", "a_n"), axis=-1),
-            node("Split", [*name("rec"), "sizes"], name("b_rz", "b_n"), axis=-1),
-            node("Add", name("a_rz", "b_rz"), name("sum")),
-            node("Sigmoid", name("sum"), name("rz")),
-            node("Split", [*name("rz"), "halves"], name("r", "z"), axis=-1),
-            node("Mul", name("r", "b_n"), name("reset")),
-            node("Add", name("a_n", "reset"), name("new")),
-            node("Tanh", name("new"), name("candidate")),
-            node("Sub", [before, *name("candidate")], name("gap")),
-            node("Mul", name("z", "gap"), name("kept")),
-            node("Add", name("candidate", "kept"), [after]),
-        ]
-
-    nodes = [node("MatMul", ["x", "W"], ["xw"]), node("Add", ["xw", "bias_ih"], ["drives"])]
-    arrays["start"] = np.zeros((1, n), np.float32)
-    if unrolled:
-        arrays["ones"] = np.ones(steps, np.int64)
-        nodes.append(node("Split", ["drives", "ones"], [f"slice{t}" for t in range(steps)], axis=0))
-        for t in range(steps):
-            # Slices keep their axis of time, so that the last node can join them as they are.
-            nodes += step(f"slice{t}", "start3" if t == 0 else f"h{t}", f"h{t + 1}", f"_{t}")
-        arrays["start3"] = arrays.pop("start")[None]
-        nodes.append(node("Concat", [f"h{t + 1}" for t in range(steps)], ["y"], axis=0))
-    else:
-        float3 = [helper.make_tensor_value_info(k, TensorProto.FLOAT, [1, s]) for k, s in (("h", n), ("drive", 3 * n))]
-        ends = [helper.make_tensor_value_info(k, TensorProto.FLOAT, [1, n]) for k in ("next", "out")]
-        body = helper.make_graph(
-            [*step("drive", "h", "next", ""), node("Identity", ["next"], ["out"])], "step", float3, ends
-        )
-        nodes.append(node("Scan", ["start", "drives"], ["last", "y"], body=body, num_scan_inputs=1))
-    made = helper.make_graph(
-        nodes,
-        "gru",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [steps, 1, layer.params["ih"].shape[1]])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [steps, 1, n])],
-        [numpy_helper.from_array(np.asarray(v), k) for k, v in arrays.items()],
-    )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid(*o) for o in OPSET], ir_version=8)
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
+    return encode([node], arrays, ["t", "b", ih.shape[0]], ["t", 1, "b", layer.units], 13)

@@ -20,7 +20,9 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent))  # a bare `pytest` does not look there
 
 from benchmarks import __main__ as command
+from benchmarks import _deepsparse as deepsparse
 from benchmarks import _forward as forward
+from benchmarks import _gru_onnx as gru_onnx
 from benchmarks import _integer as integer
 from benchmarks import _machine as machine
 from benchmarks import _networks as networks
@@ -29,8 +31,8 @@ from benchmarks import _results as results
 from benchmarks import _streamed as streamed
 from benchmarks import _training as training
 from benchmarks._rows import Measured, Row, Setting, bytes_of, noise, rows_of_seconds, table
-from sparsecirc import interpret
-from sparsecirc._bench import ENGINES, Engine, Host, _measure
+from sparsecirc import compile, interpret
+from sparsecirc._bench import ENGINES, CannotRun, Engine, Host, Job, _measure
 from sparsecirc._cost import Bandwidth
 from sparsecirc._native import kernels
 from sparsecirc.errors import MismatchError, UsageError
@@ -131,9 +133,9 @@ def test_an_integer_engine_that_is_wrong_is_not_timed(monkeypatch):
 def test_int8_gru_of_onnxruntime_rounds_and_nothing_else(unrolled):
     graph = networks.gated(networks.CELLS["gru"], 48, 0.3)
     (layer,), x = graph.recurrent, networks.gated_input(12, 1)
-    session = quantised.onnxruntime_session(quantised._gru(layer, 12, unrolled=unrolled), 1)
+    session = quantised.onnxruntime_session(gru_onnx.write_gru(layer, 12, 1, int8=True, unrolled=unrolled), 1)
     (got,) = session.run(["y"], {"x": x})
-    words, scale = quantised._rounded(layer.weight("hh"))
+    words, scale = gru_onnx.rounded(layer.weight("hh"))
     rounded = layer.with_params(hh=(words * scale).T)
     off = {
         name: np.abs(got - interpret(graph.replace_nodes(n), x).y).max()
@@ -146,6 +148,59 @@ def test_int8_gru_of_onnxruntime_rounds_and_nothing_else(unrolled):
     assert off["rounded weights"] < 0.01
     assert off["exact weights"] < 0.015
     assert off["no recurrence"] > 0.1
+
+
+def test_a_gru_written_out_is_that_gru():
+    graph = networks.gated(networks.CELLS["gru"], 24, 0.3)
+    x = networks.gated_input(5, 3)
+    content = gru_onnx.write_gru(graph.recurrent[0], 5, 3, int8=False, unrolled=True)
+    (got,) = quantised.onnxruntime_session(content, 1).run(["y"], {"x": x})
+    assert np.abs(got - interpret(graph, x).y).max() < 1e-6
+
+
+DEAF = """import sys
+print("cannot read it")
+"""
+SERVER = """import sys, pathlib
+sys.argv = sys.argv[1:]
+sys.modules["deepsparse"] = type(sys)("deepsparse")
+class Engine:
+    def __init__(self, model, batch_size, num_cores):
+        import onnxruntime
+        self.session = onnxruntime.InferenceSession(model)
+    def run(self, inputs, val_inp):
+        return self.session.run(None, {"x": inputs[0]})
+sys.modules["deepsparse"].Engine = Engine
+exec(compile(pathlib.Path(sys.argv[0]).read_text(), sys.argv[0], "exec"))
+"""
+
+
+@pytest.mark.parametrize(("script", "reason"), [(SERVER, ""), (DEAF, "did not start")])
+def test_an_engine_in_another_process(monkeypatch, tmp_path, script, reason):
+    (tmp_path / "script.py").write_text(script)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{tmp_path}/script.py" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv(deepsparse.VARIABLE, str(python))
+    graph, x = networks.gated(networks.CELLS["gru"], 16, 0.3), networks.gated_input(4, 8)
+    job = Job(graph, compile(graph), {"x": x}, {"x": x}, None, 1, 8, 4)
+    if reason:
+        with pytest.raises(CannotRun, match=reason):
+            deepsparse.prepare(job)
+        return
+    run = deepsparse.prepare(job)
+    assert np.abs(run()[0] - interpret(graph, x).y).max() < 1e-6
+    run.process.kill()
+    run.process.wait()
+    with pytest.raises(CannotRun, match="has gone"):
+        run()
+
+
+def test_deepsparse_is_skipped_with_what_it_needs(monkeypatch):
+    monkeypatch.delenv(deepsparse.VARIABLE, raising=False)
+    graph = networks.gated(networks.CELLS["gru"], 32, 0.1)
+    found = forward.measure(Setting.of("c", graph, 8, 2), graph, networks.gated_input(2, 8), BUDGET)
+    assert any("deepsparse skipped" in note and "SPARSECIRC_DEEPSPARSE" in note for note in found.notes)
 
 
 def test_weights_are_streamed_from_copies(monkeypatch):
