@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sparsecirc.frontends import from_snntorch as from_snntorch
     from sparsecirc.frontends import from_torch as from_torch
     from sparsecirc.frontends import to_graph as to_graph
+    from sparsecirc.interchange import SparseMatrix as SparseMatrix
     from sparsecirc.ir import Graph as Graph
     from sparsecirc.ir import interpret as interpret
     from sparsecirc.ir import load_graph as load_graph
@@ -40,6 +41,7 @@ _HOME = {
     "Masks": "masks",
     "Pattern": "_pattern",
     "Program": "_program",
+    "SparseMatrix": "interchange",
     "Target": "_target",
     "TuningCache": "_tuning",
     "bench": "_bench",

@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # To here without torch.
     ("_torch_layers", "ops._autograd", "ops._autograd_reference"),
     ("masks", "nn"),
-    ("rules", "frontends", "export", "data", "_bench", "_report"),
+    ("rules", "frontends", "export", "data", "_bench", "_report", "interchange"),
     ("testing", "demo"),
     ("_cost",),
     ("_doctor",),
@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """From the bottom up; a module belongs to the longest name that it starts with."""
 TORCH_LINE = next(k for k, names in enumerate(LAYERS) if "_torch_layers" in names)
 LEVEL = {name: k for k, names in enumerate(LAYERS) for name in names}
-LAZY = ("export", "data", "_bench", "_report", "testing", "_cost", "_doctor", "__init__", "__main__")
+LAZY = ("export", "data", "interchange", "_bench", "_report", "testing", "_cost", "_doctor", "__init__", "__main__")
 """Above the line, but importable without any optional package."""
 
 
