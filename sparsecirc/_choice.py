@@ -24,6 +24,9 @@ class Choice:
         nbytes: bytes packed.
         nbytes_dense: bytes of the dense float32 matrix.
         padding: stored values per live connection.
+        forced: whether the kernel was asked for; then it serves every batch.
+        batched: layout in batches of at least 8 samples; empty where samples run one after another, or where one
+            product serves every batch.
         cached: whether the times were measured by an earlier compile on this machine.
     """
 
@@ -39,6 +42,8 @@ class Choice:
     nbytes_dense: int
     padding: float
     cached: bool = False
+    forced: bool = False
+    batched: str = ""
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Choice:
@@ -66,12 +71,13 @@ class Explanation:
 
     def table(self) -> str:
         """Aligned plain text."""
-        head = ("weight", "density", "kernel", "us", "KiB", "dense KiB", "padding", "why")
+        head = ("weight", "density", "kernel", "batch 8+", "us", "KiB", "dense KiB", "padding", "why")
         body = [
             (
                 c.weight,
                 f"{c.density:.3f}",
                 c.kernel,
+                c.batched or "same",
                 "-" if c.us is None else f"{c.us:.2f}",
                 f"{c.nbytes / 1024:.1f}",
                 f"{c.nbytes_dense / 1024:.1f}",
@@ -81,7 +87,7 @@ class Explanation:
             for c in self.rows
         ]
         widths = [max(len(r[i]) for r in [head, *body]) for i in range(len(head) - 1)]
-        left = (0, 2)
+        left = (0, 2, 3)
         lines = [
             "  ".join(
                 cell.ljust(w) if i in left else cell.rjust(w)

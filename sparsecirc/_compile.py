@@ -16,7 +16,7 @@ from sparsecirc._tuning import USER_CACHE, TuningCache, measure
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.formats import Packed, every_format
 from sparsecirc.ir import Graph, Linear, Node, Recurrent
-from sparsecirc.ops import Kernel, Problem, kernels_for
+from sparsecirc.ops import Kernel, Problem, batched_formats, kernels_for
 
 SPIKE_RATE = 0.05
 """Share of active inputs when a product of spikes is measured."""
@@ -43,7 +43,8 @@ def compile(
         graph: the network, pruned or not.
         target: instruction set and limits; the best of this machine by default.
         kernel: a format to force: one name for every pruned matrix, or a mapping from weight-name patterns
-            (``"rnn.*.hh"``) to names. It is used or refused, never replaced.
+            (``"rnn.*.hh"``) to names. It is used or refused, never replaced: a forced kernel without a version for
+            batches runs their samples one after another.
         exact: keep every weight as it is. ``False`` also admits kernels that round weights by up to 2^-17; the default
             is ``True`` where anything spikes, else ``False``. The packed weights are the model from then on
             (`Program.graph`).
@@ -64,6 +65,7 @@ def compile(
         chosen = _choose(problem, weight, forced.get(problem.weight), cache)
         packed[problem.weight] = chosen.packed
         choices[problem.weight] = chosen.choice
+    choices = _with_batches(graph, choices)
     program = Program(
         with_packed_weights(graph, packed, isa), target, isa, packed, choices, exact and target.dtype == "f32"
     )
@@ -74,6 +76,18 @@ def compile(
             f"force a smaller kernel (weight '{largest}' takes {packed[largest].nbytes} as '{packed[largest].format}')"
         )
     return program
+
+
+def _with_batches(graph: Graph, choices: Mapping[str, Choice]) -> dict[str, Choice]:
+    """The choices with what serves larger batches of recurrent layers."""
+    found = dict(choices)
+    for node in graph.recurrent:
+        mine = {role: choices[f"{node.name}.{role}"] for role in node.matrix_roles if f"{node.name}.{role}" in choices}
+        forced = {role for role, choice in mine.items() if choice.forced}
+        formats = batched_formats(node, {role: choice.format for role, choice in mine.items()}, forced)
+        for role, form in (formats or {}).items():
+            found[f"{node.name}.{role}"] = replace(mine[role], batched=form.name)
+    return found
 
 
 def problems(graph: Graph, isa: Isa, exact: bool, dtype: str = "f32") -> list[tuple[Problem, np.ndarray]]:
@@ -163,7 +177,8 @@ def _choose(problem: Problem, weight: np.ndarray, forced: str | None, cache: Tun
                 f"kernel '{forced}' cannot run weight '{problem.weight}' of shape {problem.pattern.shape}: {reasons}"
             )
         packed = candidates[forced].format.pack(problem.pattern, weight)
-        return _Chosen(packed, choice_of(problem, packed, candidates[forced], "asked for", None, refused))
+        choice = choice_of(problem, packed, candidates[forced], "asked for", None, refused)
+        return _Chosen(packed, replace(choice, forced=True))
     able = {n: k for n, k in candidates.items() if n not in refused}
     entry = None if cache is None else cache.entry(problem, list(able))
     times = None if cache is None or entry is None else cache.load(entry)

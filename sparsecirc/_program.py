@@ -174,12 +174,17 @@ class Program:
             ports = frozenset(
                 p for p in node.ports() if f"{node.name}.{p}" in read or (p == first and node.name in read)
             )
-            runners[node.name] = prepare(node, self._packed_of(node), self.isa, ports)
+            runners[node.name] = self._prepare(node, ports)
         return runners
 
     @cached_property
     def _full_runners(self) -> dict[str, Runner]:
-        return {n.name: prepare(n, self._packed_of(n), self.isa, frozenset(n.ports())) for n in self.graph.nodes}
+        return {n.name: self._prepare(n, frozenset(n.ports())) for n in self.graph.nodes}
+
+    def _prepare(self, node: Node, ports: frozenset[str]) -> Runner:
+        packed = self._packed_of(node)
+        forced = frozenset(r for r in packed if (c := self.choices.get(f"{node.name}.{r}")) is not None and c.forced)
+        return prepare(node, packed, self.isa, ports, forced, self.target.threads)
 
     def _packed_of(self, node: Node) -> dict[str, Packed]:
         return {r: self.packed[f"{node.name}.{r}"] for r in node.matrix_roles if f"{node.name}.{r}" in self.packed}

@@ -25,7 +25,8 @@ class Target:
         device: ``"cpu"`` or ``"cuda"``.
         isa: instruction set to use, or ``None`` for the best one this machine has.
         dtype: number type of the packed weights: ``"f32"``, ``"bf16"``, ``"int8"`` or ``"int16"``.
-        threads: most threads a program may use; never exceeded.
+        threads: most threads a program may use; never exceeded. They share the samples of a batch, or the vectors of a
+            feed-forward product, where each gets enough work; a single sample runs on one.
         memory_limit: most bytes of packed weights, or ``None``.
 
     Raises:

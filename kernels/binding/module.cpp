@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "../include/sparsecirc.h"
+#include "parallel.h"
 
 namespace nb = nanobind;
 
@@ -147,6 +148,7 @@ class Matrix {
   std::string format() const { return kFormats[m_.format].name; }
   int64_t rows() const { return m_.rows; }
   int64_t cols() const { return m_.cols; }
+  int64_t stored() const { return m_.n_values + m_.n_words + m_.n_bytes; }
   std::optional<std::string> unsupported(const std::string &isa) const {
     const char *why = sc_matrix_supported(ops_for(isa), &m_);
     return why ? std::optional<std::string>(why) : std::nullopt;
@@ -194,10 +196,10 @@ void usable(const Matrix *m, const sc_ops *ops) {
 }
 
 void product(const Matrix &m, const std::string &isa, const In<float> &x, const Maybe<float> &bias, Out<float> y,
-             int64_t repeats) {
+             int64_t repeats, int64_t threads) {
   const sc_ops *ops = ops_for(isa);
   usable(&m, ops);
-  need(repeats >= 1, "product: repeats must be at least 1");
+  need(repeats >= 1 && threads >= 1, "product: repeats and threads must be at least 1");
   need(x.ndim() == 2 && y.ndim() == 2 && x.shape(0) == y.shape(0) && static_cast<int64_t>(x.shape(1)) == m.cols() &&
            static_cast<int64_t>(y.shape(1)) == m.rows(),
        "product: x must be (n, cols) and y (n, rows)");
@@ -206,8 +208,15 @@ void product(const Matrix &m, const std::string &isa, const In<float> &x, const 
   float *to = y.data();
   const auto n = static_cast<int64_t>(x.shape(0));
   nb::gil_scoped_release release;
-  Buffer<float> w = workspace(sc_product_workspace(m.get()), false);
-  for (int64_t k = 0; k < repeats; k++) sc_product(ops, m.get(), from, m.cols(), n, b, to, m.rows(), w.get());
+  const std::vector<Part> parts = parts_of(n, 64, threads, n * m.stored());
+  std::vector<Buffer<float>> spaces;
+  for (size_t k = 0; k < parts.size(); k++) spaces.push_back(workspace(sc_product_workspace(m.get()), false));
+  for (int64_t again = 0; again < repeats; again++)
+    in_parallel(parts.size(), [&](size_t k) {
+      const Part p = parts[k];
+      sc_product(ops, m.get(), from + p.from * m.cols(), m.cols(), p.to - p.from, b, to + p.from * m.rows(), m.rows(),
+                 spaces[k].get());
+    });
 }
 
 void product_batched(const Matrix &m, const std::string &isa, const In<float> &x, const Maybe<float> &bias,
@@ -285,7 +294,7 @@ class Layer {
 
   void run(const std::string &isa, const In<float> &x, const Maybe<int64_t> &lengths,
            const std::vector<Out<float>> &state, const std::vector<std::optional<Out<float>>> &out, bool batched,
-           bool poison) const {
+           bool poison, int64_t threads) const {
     const sc_ops *ops = ops_for(isa);
     for (const auto *m : {&ih_, &hh_, &hr_}) {
       usable(m->get(), ops);
@@ -313,12 +322,32 @@ class Layer {
       for (int64_t b = 0; b < io.batch; b++)
         need(io.lengths[b] >= 0 && io.lengths[b] <= io.steps, "lengths must be within 0 .. steps");
     }
+    need(threads >= 1, "threads must be at least 1");
     nb::gil_scoped_release release;
-    Buffer<float> w = workspace(sc_workspace(ops, &l_, &io, batched), poison);
-    sc_run(ops, &l_, &io, batched, w.get());
+    int64_t stored = 0;
+    for (const auto *m : {&ih_, &hh_, &hr_}) stored += *m ? (*m)->stored() : 0;
+    std::vector<sc_io> parts;
+    std::vector<Buffer<float>> spaces;
+    for (const Part p : parts_of(io.batch, batched ? ops->vector : 1, threads, io.steps * io.batch * stored)) {
+      parts.push_back(samples(io, p));
+      spaces.push_back(workspace(sc_workspace(ops, &l_, &parts.back(), batched), poison));
+    }
+    in_parallel(parts.size(), [&](size_t k) { sc_run(ops, &l_, &parts[k], batched, spaces[k].get()); });
   }
 
  private:
+  // The run of some samples of a batch.
+  sc_io samples(sc_io io, Part p) const {
+    io.batch = p.to - p.from;
+    io.x += p.from * l_.in;
+    if (io.lengths) io.lengths += p.from;
+    for (int i = 0; i < facts_.states; i++) {
+      const int64_t features = i == 0 ? l_.width : l_.units;
+      io.state[i] += p.from * features;
+      if (io.out[i]) io.out[i] += p.from * features;
+    }
+    return io;
+  }
   static void keep(Buffer<float> &to, const float *&slot, const Maybe<float> &from, int64_t n, const char *name) {
     vector_of(from, n, name);
     to = copy<float>(from);
@@ -387,9 +416,9 @@ NB_MODULE(_kernels, m) {
            nb::arg("theta").none() = nb::none(), nb::arg("strength").none() = nb::none(), nb::arg("reset") = "none",
            nb::arg("delay") = true, nb::arg("adapted") = false, nb::arg("reverse") = false)
       .def("run", &Layer::run, nb::arg("isa"), nb::arg("x"), nb::arg("lengths").none(), nb::arg("state").noconvert(),
-           nb::arg("out").noconvert(), nb::arg("batched") = false, nb::arg("poison") = false);
+           nb::arg("out").noconvert(), nb::arg("batched") = false, nb::arg("poison") = false, nb::arg("threads") = 1);
   m.def("product", &product, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),
-        nb::arg("y").noconvert(), nb::arg("repeats") = 1);
+        nb::arg("y").noconvert(), nb::arg("repeats") = 1, nb::arg("threads") = 1);
   m.def("product_batched", &product_batched, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),
         nb::arg("y").noconvert());
   m.def("pointwise", &pointwise, nb::arg("name"), nb::arg("isa"), nb::arg("x"), nb::arg("y").noconvert());

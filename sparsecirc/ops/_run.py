@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -34,11 +34,32 @@ POISON = False
 """Tests set it: workspace is filled with NaN, so that nothing read before it was written goes unseen."""
 
 
-def batched_format(pattern: Pattern) -> Format:
-    """The layout of a matrix in a batch of at least `BATCHED_FROM`."""
-    if pattern.density >= BATCHED_CSR_BELOW:
-        return DENSE
-    return TILED_CSR if pattern.shape[1] > TILED_CSR_ABOVE else CSR
+def batched_formats(
+    node: Recurrent, formats: Mapping[str, str], forced: Collection[str] = ()
+) -> dict[str, Format] | None:
+    """The layouts of a layer's matrices in batches of at least `BATCHED_FROM`.
+
+    Args:
+        node: the layer.
+        formats: by role, the name of the layout that serves single samples.
+        forced: roles whose layout was asked for; it serves batches too.
+
+    Returns:
+        By role; or ``None`` where samples run one after another: cells with parameters per unit, and layers with a
+        forced layout that has no kernel for batches.
+    """
+    if node.cell.vectors:
+        return None
+    known = {f.name: f for f in (DENSE, CSR, TILED_CSR)}
+    if any(formats[role] not in known for role in forced if role in formats):
+        return None
+    chosen = {}
+    for role, name in formats.items():
+        pattern = node.patterns.get(role)
+        rare = pattern is not None and pattern.density < BATCHED_CSR_BELOW
+        wide = node.weight(role).shape[1] > TILED_CSR_ABOVE
+        chosen[role] = known[name] if role in forced else TILED_CSR if rare and wide else CSR if rare else DENSE
+    return chosen
 
 
 def _vector(node: Node, role: str) -> NDArray[np.float32] | None:
@@ -52,6 +73,7 @@ class LinearRunner:
     node: Linear
     packed: Packed
     isa: Isa
+    threads: int = 1
 
     @cached_property
     def bias(self) -> NDArray[np.float32] | None:
@@ -64,7 +86,8 @@ class LinearRunner:
         rows, cols = self.packed.shape
         y = np.empty((*x.shape[:-1], rows), np.float32)
         n = int(np.prod(x.shape[:-1]))
-        kernels.product(self.packed.matrix, self.isa.value, x.reshape(n, cols), self.bias, y.reshape(n, rows))
+        flat, rows_of = x.reshape(n, cols), y.reshape(n, rows)
+        kernels.product(self.packed.matrix, self.isa.value, flat, self.bias, rows_of, threads=self.threads)
         return {"": y}, state
 
 
@@ -76,25 +99,32 @@ class RecurrentRunner:
         node: the layer, with the weights that are packed.
         packed: by role: ``ih``, ``hh``, ``hr``.
         ports: outputs that somebody reads; the others are not written.
+        forced: roles whose format was asked for: it serves every batch.
+        threads: most threads of a run; they share the samples of a batch.
     """
 
     node: Recurrent
     packed: Mapping[str, Packed]
     isa: Isa
     ports: frozenset[str] = field(default_factory=frozenset)
+    forced: frozenset[str] = field(default_factory=frozenset)
+    threads: int = 1
 
     @cached_property
     def _single(self) -> kernels.Layer:
         return self._layer(self.packed)
 
     @cached_property
-    def _batched(self) -> kernels.Layer:
+    def _batched(self) -> kernels.Layer | None:
+        formats = batched_formats(self.node, {role: p.format for role, p in self.packed.items()}, self.forced)
+        if formats is None:
+            return None
         packed = {}
         for role, single in self.packed.items():
             pattern = self.node.patterns.get(role) or Pattern.full(*single.shape)
-            form = batched_format(pattern)
             weight = np.ascontiguousarray(self.node.weight(role), np.float32)
-            packed[role] = single if single.format == form.name else form.pack(pattern, weight)
+            same = single.format == formats[role].name
+            packed[role] = single if same else formats[role].pack(pattern, weight)
         return self._layer(packed)
 
     def _layer(self, packed: Mapping[str, Packed]) -> kernels.Layer:
@@ -129,8 +159,8 @@ class RecurrentRunner:
 
     def layer_for(self, batch: int) -> tuple[kernels.Layer, bool]:
         """The native layer for a batch, and whether it holds its state as (units, batch)."""
-        batched = batch >= BATCHED_FROM and not self.node.cell.vectors
-        return (self._batched if batched else self._single), batched
+        batched = self._batched if batch >= BATCHED_FROM else None
+        return (self._single, False) if batched is None else (batched, True)
 
     def _per_unit(self, role: str) -> NDArray[np.float32] | None:
         """One entry per unit; a parameter may be flat or of any shape that broadcasts to the features."""
@@ -180,14 +210,22 @@ class RecurrentRunner:
             [out.get(p) for p in node.cell.states],
             batched,
             POISON,
+            self.threads,
         )
         return dict(out), dict(new)
 
 
-def prepare(node: Node, packed: Mapping[str, Packed], isa: Isa, ports: frozenset[str]) -> Runner:
+def prepare(
+    node: Node,
+    packed: Mapping[str, Packed],
+    isa: Isa,
+    ports: frozenset[str],
+    forced: frozenset[str] = frozenset(),
+    threads: int = 1,
+) -> Runner:
     """The fastest way we have to run ``node``: native kernels for products and recurrences, numpy for glue."""
     if isinstance(node, Linear) and packed:
-        return LinearRunner(node, packed["weight"], isa)
+        return LinearRunner(node, packed["weight"], isa, threads)
     if isinstance(node, Recurrent):
-        return RecurrentRunner(node, packed, isa, ports)
+        return RecurrentRunner(node, packed, isa, ports, forced, threads)
     return node.compute

@@ -1,0 +1,114 @@
+"""Batches: what serves them is said and is what runs, and threads change nothing but the time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sparsecirc as sc
+from sparsecirc import Graph, Target, interpret
+from sparsecirc.cells import GRU, LIF, LSTM, RNN_TANH, Cell
+from sparsecirc.ir import Input, Linear
+from sparsecirc.testing import TOLERANCE, random_pattern, recurrent_graph
+
+
+def batch_of(graph: Graph, steps: int, batch: int, seed: int = 0) -> np.ndarray:
+    """Normal input (T, B, features)."""
+    shape = (steps, batch, *graph.inputs[0].shape)
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("cell", [GRU, LSTM, RNN_TANH], ids=lambda c: c.name)
+@pytest.mark.parametrize("units", [20, 70, 300])
+@pytest.mark.parametrize("batch", [8, 17, 64])
+def test_blocks_of_a_batch_meet_at_every_size(cell: Cell, units: int, batch: int) -> None:
+    graph = recurrent_graph(cell, 9, units, 0.2)
+    program = sc.compile(graph, exact=True)
+    x = batch_of(graph, 5, batch)
+    lengths = np.arange(batch) % 6
+    got, want = program.run(x, lengths=lengths), interpret(program.graph, x, lengths=lengths)
+    assert np.allclose(got.y, want.y, rtol=0, atol=TOLERANCE.outputs)
+    for name, state in want.state.items():
+        assert np.allclose(got.state[name], state, rtol=0, atol=TOLERANCE.outputs)
+
+
+def test_explain_says_what_serves_batches() -> None:
+    rows = {c.weight: c for c in sc.compile(recurrent_graph(GRU, 9, 300, 0.2)).explain().rows}
+    assert (rows["rnn.ih"].batched, rows["rnn.hh"].batched) == ("csr", "tiled_csr")
+    dense = {c.weight: c for c in sc.compile(recurrent_graph(GRU, 9, 300, 0.8)).explain().rows}
+    assert dense["rnn.hh"].batched == "dense"
+    spiking = sc.compile(recurrent_graph(LIF, 9, 30, 0.2)).explain()
+    assert {c.batched for c in spiking.rows} == {""}
+    assert "batch 8+" in spiking.table().splitlines()[0]
+
+
+@pytest.mark.parametrize("kernel", ["lookup", "csr", "dense", "mantissa"])
+def test_a_forced_kernel_serves_batches_too(kernel: str, tmp_path: Path) -> None:
+    graph = recurrent_graph(GRU, 9, 40, 0.2)
+    program = sc.compile(graph, kernel=kernel, exact=False)
+    program.save(tmp_path / "p.scp")
+    x = batch_of(graph, 6, 16)
+    for made in (program, sc.Program.load(tmp_path / "p.scp")):
+        choice = made.choices["rnn.hh"]
+        assert choice.forced
+        assert choice.batched == (kernel if kernel in ("csr", "dense") else "")
+        together = made.run(x).y
+        assert np.allclose(together, interpret(made.graph, x).y, rtol=0, atol=TOLERANCE.outputs)
+        if not choice.batched:  # the same kernel, sample by sample: the same bits
+            alone = np.concatenate([made.run(x[:, b : b + 1]).y for b in range(16)], axis=1)
+            assert np.array_equal(together, alone)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 64])
+@pytest.mark.parametrize("cell", [GRU, LSTM, LIF], ids=lambda c: c.name)
+@pytest.mark.parametrize("batch", [1, 5, 37])
+def test_threads_change_no_bit(cell: Cell, threads: int, batch: int) -> None:
+    graph = recurrent_graph(cell, 64, 128, 0.3)
+    one = sc.compile(graph, exact=True, kernel={"*": "csr"})
+    many = sc.compile(graph, Target.cpu(threads=threads), exact=True, kernel={"*": "csr"})
+    x = batch_of(graph, 60, batch)
+    lengths = np.full(batch, 60) - np.arange(batch) % 7
+    a, b = one.run(x, lengths=lengths), many.run(x, lengths=lengths)
+    for name in a.outputs:
+        assert np.array_equal(a.outputs[name], b.outputs[name])
+    for name in a.state:
+        assert np.array_equal(a.state[name], b.state[name])
+
+
+@pytest.mark.parametrize("kernel", ["dense", "csr", "lookup"])
+@pytest.mark.parametrize("vectors", [0, 1, 100, 1000])
+def test_threads_share_the_vectors_of_a_product(kernel: str, vectors: int) -> None:
+    rng = np.random.default_rng(0)
+    pattern = random_pattern(90, 200, 0.4, 0)
+    weight = pattern.apply(rng.standard_normal((90, 200)).astype(np.float32))
+    layer = Linear("fc", ("x",), {"weight": weight}, {"weight": pattern})
+    graph = Graph((Input("x", shape=(200,), time=False), layer), {"y": "fc"})
+    x = rng.standard_normal((vectors, 200)).astype(np.float32)
+    one, many = (sc.compile(graph, Target.cpu(threads=n), kernel=kernel, exact=True).run(x).y for n in (1, 4))
+    assert np.array_equal(one, many)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc/self/task to count threads")
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_never_more_threads_than_asked(threads: int) -> None:
+    graph = recurrent_graph(GRU, 64, 256, 0.4)
+    program = sc.compile(graph, Target.cpu(threads=threads), kernel="csr")
+    x = batch_of(graph, 300, 96)
+    program.run(x[:2])
+    before, seen, done = len(list(Path("/proc/self/task").iterdir())), [0], threading.Event()
+
+    def work() -> None:
+        program.run(x)
+        done.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    while not done.is_set():
+        seen.append(len(list(Path("/proc/self/task").iterdir())) - before)
+        time.sleep(0.0005)
+    worker.join()
+    assert max(seen) == threads  # the caller and what it started
