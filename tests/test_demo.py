@@ -16,8 +16,10 @@ pytest.importorskip("sklearn", reason="needs scikit-learn (extra 'demo')")
 
 from sparsecirc import Program, compile, load_graph, to_graph, verify
 from sparsecirc._report import render
+from sparsecirc._report._pareto import Point, front, pareto
 from sparsecirc._report._pictures import bars, matrix, png, raster
-from sparsecirc.demo import NAMES, build, run_demo
+from sparsecirc.data import Dataset
+from sparsecirc.demo import NAMES, _trained, build, load_trained, run_demo
 from sparsecirc.errors import FileFormatError
 from sparsecirc.masks import Masks
 
@@ -98,7 +100,15 @@ def test_the_page_stands_alone(demo: Path) -> None:
     assert not tags.open
     assert all(a.startswith("data:image/png;base64,") for a in tags.addresses)
     assert "<script" not in page
-    for words in ("Time per step", "Same results?", "Exports, run and compared", "Kernels", "Connections", "Spikes of"):
+    for words in (
+        "Time per step",
+        "Same results?",
+        "Exports, run and compared",
+        "Kernels",
+        "Connections",
+        "Spikes of",
+        "Accuracy, time and size",
+    ):
         assert words in page
     assert not re.search(r"\bnan\b|\bNone\b", page)
     assert "sparsecirc verify runs/there/gru" in page, "the page must name the place where the files end up"
@@ -138,6 +148,45 @@ def test_demo_networks_convert_and_compile(name: str) -> None:
 def test_unknown_demo_network() -> None:
     with pytest.raises(KeyError):
         build("gnu")
+    with pytest.raises(KeyError):
+        load_trained("gru", lambda line: None)
+
+
+def test_a_trained_network_is_trained_once_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random((70, 28, 28), dtype=np.float32)
+    y = rng.integers(0, 10, 70)
+    monkeypatch.setattr(_trained, "mnist", lambda: Dataset("mnist", x, y, x[:9], y[:9]))
+    monkeypatch.setenv("SPARSECIRC_CACHE", str(tmp_path))
+    said: list[str] = []
+    first = load_trained("mnist-lstm", said.append, epochs=1)
+    assert len(said) == 2
+    assert first.example.shape == (1, 28, 28)
+    again = load_trained("mnist-lstm", said.append, epochs=1)
+    assert len(said) == 2, "the second time nothing is trained"
+    fresh = build("mnist-lstm").model.state_dict()
+    for name, value in first.model.state_dict().items():
+        assert bool((value == again.model.state_dict()[name]).all())
+        assert not bool((value == fresh[name]).all())
+    kept = next(tmp_path.rglob("*.safetensors"))
+    kept.write_bytes(kept.read_bytes()[:100])
+    load_trained("mnist-lstm", said.append, epochs=1)
+    assert len(said) == 4, "a damaged file is made again"
+
+
+def test_the_trade_off_marks_what_is_not_beaten() -> None:
+    points = [
+        Point("dense", 0.98, 10.0, 4000, False),
+        Point("small", 0.97, 2.0, 400, True),
+        Point("worse", 0.96, 3.0, 500, True),
+        Point("twin", 0.97, 2.0, 400, True),
+    ]
+    assert front(points) == [True, True, False, True]
+    svg = pareto(points)
+    opacity = re.findall(r'class="(?:ours|peer)".*?fill-opacity="([0-9.]+)"', svg)
+    assert sorted(opacity) == ["0.2", "0.75", "0.75", "0.75"]
+    assert "small: 97.00%, 2.00 us/step" in svg
+    assert pareto(points[:1]).count("<circle") == 1
 
 
 def test_pictures() -> None:

@@ -155,7 +155,7 @@ def preorder(relation: Words) -> Preorder:
     return Preorder(component, under, covers)
 
 
-def refuse_one_component(order: Preorder, what: str = "the relation") -> None:
+def refuse_one_component(order: Preorder) -> None:
     """Refuse a preorder that says nothing because one component holds more than half of the elements.
 
     Raises:
@@ -164,6 +164,6 @@ def refuse_one_component(order: Preorder, what: str = "the relation") -> None:
     largest = int(order.sizes.max(initial=0))
     if largest > max(1, order.n / 2):
         raise UsageError(
-            f"one component holds {largest} of the {order.n} neurons of {what}, so nearly all of them are equivalent: "
+            f"one component holds {largest} of the {order.n} neurons, so nearly all of them are equivalent: "
             "use a higher threshold (a mean degree of 0.5 to 3), or order='acyclic'"
         )

@@ -30,6 +30,7 @@ class Run:
         verify: content of ``verify.json``.
         raster: content of ``raster.json``: layer, steps, units, events as (step, unit).
         notes: what could not be read, and why.
+        drawings: SVG files that say why, by name.
     """
 
     title: str
@@ -43,6 +44,7 @@ class Run:
     verify: Mapping[str, Any] | None = None
     raster: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    drawings: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def collect(directory: Path, shown: Path | None = None) -> list[Run]:
@@ -84,6 +86,7 @@ def _run(directory: Path, shown: Path, title: str, row: Mapping[str, Any]) -> Ru
         verify=_json(directory / "verify.json"),
         raster=_json(directory / "raster.json"),
         notes=notes,
+        drawings={p.name: p.read_bytes() for p in sorted(directory.glob("why*.svg"))},
     )
 
 

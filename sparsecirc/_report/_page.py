@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from sparsecirc import __version__
 from sparsecirc._report._collect import Run, collect
+from sparsecirc._report._pareto import Point, pareto
 from sparsecirc._report._pictures import bars, matrix, raster
 
 _STYLE = """
@@ -32,6 +34,7 @@ svg { width: 100%; min-width: 32rem; max-width: 42rem; font-size: 13px; } svg te
 .frame { fill: none; stroke: var(--line); } .dots { fill: var(--ours); }
 figure { display: inline-block; margin: .5rem 1.5rem .5rem 0; vertical-align: top; max-width: 100%; }
   figcaption { font-size: .85rem; color: var(--soft); }
+.drawing { image-rendering: auto; }
 img { max-width: 100%; height: auto; image-rendering: pixelated; border: 1px solid var(--line); background: #fff; }
 code, pre { font-family: ui-monospace, monospace; font-size: .88rem; } pre { overflow-x: auto; }
 .good { color: var(--ours); font-weight: 600; } .bad { color: #c0392b; font-weight: 600; }
@@ -57,6 +60,7 @@ def render(directories: Sequence[Path], *, shown: Sequence[Path] | None = None) 
         "<h1>sparsecirc report</h1>",
         f'<p class="soft">written by sparsecirc {escape(__version__)}; measured on {_host(runs)}</p>',
         _summary(runs),
+        _trade(runs),
         *(_section(run) for run in runs),
     ]
     return (
@@ -114,6 +118,33 @@ def _summary(runs: Sequence[Run]) -> str:
     return table(head, rows)
 
 
+def _points(runs: Sequence[Run]) -> list[Point]:
+    """Each network as compiled and, once per dense accuracy and time, as its best dense engine runs it."""
+    points: list[Point] = []
+    for run in runs:
+        dense, pruned = _accuracies(run)
+        if not run.bench or run.packed is None or dense is None or pruned is None:
+            continue
+        engines = {e["name"]: float(e["us_per_step"]) for e in run.bench["engines"]}
+        best = run.bench.get("best_dense")
+        if best in engines:
+            points.append(Point(f"{run.title}, dense ({best})", dense, engines[best], run.packed[1], False))
+        if "sparsecirc" in engines:
+            points.append(Point(run.title, pruned, engines["sparsecirc"], run.packed[0], True))
+    return points
+
+
+def _trade(runs: Sequence[Run]) -> str:
+    points = _points(runs)
+    if not points:
+        return ""
+    note = (
+        "Area: bytes of the weights. Filled: no other network here is at least as accurate, as fast and as small. "
+        "Dense: the network before pruning, on the fastest dense engine that was measured."
+    )
+    return f'<h2>Accuracy, time and size</h2><div class="wide">{pareto(points)}</div><p class="soft">{note}</p>'
+
+
 def _accuracies(run: Run) -> tuple[float | None, float | None]:
     if "accuracy_dense" in run.row:
         return run.row["accuracy_dense"], run.row["accuracy_pruned"]
@@ -147,6 +178,8 @@ def _section(run: Run) -> str:
         parts += ["<h3>Exports, run and compared</h3>", _exports(run.row["exports"])]
     if run.explanation:
         parts += ["<h3>Kernels</h3>", _kernels(run)]
+    if run.drawings:
+        parts += ["<h3>Why these neurons</h3>", _drawings(run)]
     parts += ["<h3>Connections</h3>", _connections(run)]
     if run.raster:
         parts += [f"<h3>Spikes of layer {escape(str(run.raster['layer']))}</h3>"]
@@ -194,6 +227,19 @@ def _kernels(run: Run) -> str:
         for c in run.explanation.rows
     ]
     return table(("weight", "density", "KiB dense", "KiB packed", "padding", "us", "kernel"), rows, words=True)
+
+
+def _drawings(run: Run) -> str:
+    """Drawings as images, so that their styles do not touch the page."""
+    parts = []
+    for name, svg in run.drawings.items():
+        data = base64.b64encode(svg).decode()
+        parts.append(
+            f'<figure><img class="drawing" alt="{escape(name)}" src="data:image/svg+xml;base64,{data}">'
+            f"<figcaption>{escape(name)}: the order of the neurons; each one and its reason "
+            f"stands in {escape(name.replace('.svg', '.txt'))}</figcaption></figure>"
+        )
+    return "".join(parts)
 
 
 def _connections(run: Run) -> str:

@@ -108,6 +108,11 @@ _SPELLINGS = {
     "pass example=": "give --input-shape",
     "select=named('...')": "--include NAMES",
     "pass allow_approximate=True": "add --allow-approximate",
+    "choose another keep, adjacency='continuous', or ranked=True": "choose another --lattice-keep, --lattice-adjacency "
+    "continuous, or --lattice-ranked",
+    "(sparsity None), or rank the connections with ranked=True": "or rank the connections with --lattice-ranked",
+    "use a higher threshold": "use a higher --lattice-threshold",
+    "order='acyclic'": "--lattice-order acyclic",
 }
 """What the library's errors advise in Python, and the option that does it here."""
 

@@ -10,6 +10,30 @@ class Method(str, Enum):
 
     MAGNITUDE = "magnitude"
     RANDOM = "random"
+    LATTICE = "lattice"
+
+
+class Adjacency(str, Enum):
+    """How a connection enters the order of a lattice."""
+
+    BINARY = "binary"
+    CONTINUOUS = "continuous"
+
+
+class Order(str, Enum):
+    """What a lattice makes of cycles."""
+
+    ACYCLIC = "acyclic"
+    SCC = "scc"
+    TIME = "time"
+
+
+class Keep(str, Enum):
+    """Which connections a lattice keeps."""
+
+    EITHER = "either"
+    BOTH = "both"
+    COVER = "cover"
 
 
 class Scope(str, Enum):

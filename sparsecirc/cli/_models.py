@@ -122,7 +122,7 @@ def load(spec: ModelSpec, out: Out) -> Loaded:
     if spec.dt is not None and spec.dt <= 0:
         raise UsageError(f"dt is {spec.dt}: expected seconds per time step above 0, e.g. 0.001")
     if text.startswith("demo:"):
-        return _demo(spec, text.removeprefix("demo:"))
+        return _demo(spec, text.removeprefix("demo:"), out)
     path = Path(text)
     if path.is_dir():
         return _directory(spec, path)
@@ -173,14 +173,14 @@ def _demo_names() -> tuple[str, ...]:
     return tuple(NAMES)
 
 
-def _demo(spec: ModelSpec, name: str) -> Loaded:
+def _demo(spec: ModelSpec, name: str, out: Out) -> Loaded:
     from sparsecirc import demo
 
     if name not in demo.NAMES:
         near = get_close_matches(name, demo.NAMES, n=1, cutoff=0.4)
         hint = f"did you mean demo:{near[0]}? " if near else ""
         raise UsageError(f"demo model '{name}' is unknown: {hint}There are {', '.join(demo.NAMES)}")
-    built = demo.build(name)
+    built = demo.load_trained(name, out.say) if name in demo.TRAINED else demo.build(name)
     loaded = _from_torch(spec, name, built.model, {}, ())
     return replace(loaded, example=built.example)
 

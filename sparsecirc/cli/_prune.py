@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sparsecirc.cli._choices import Method, Schedule, Scope
+from sparsecirc.cli._choices import Adjacency, Keep, Method, Order, Schedule, Scope
 from sparsecirc.cli._command import Command, ModelSpec
 from sparsecirc.cli._console import Out, split_names, table
 
@@ -35,6 +35,29 @@ def prune(
     learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Of Adam. Default 0.001.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Default 64.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of random scores and of the order of data.")] = None,
+    lattice_adjacency: Annotated[
+        Adjacency | None, typer.Option("--lattice-adjacency", help="Of --method lattice. Default continuous.")
+    ] = None,
+    lattice_order: Annotated[
+        Order | None, typer.Option("--lattice-order", help="What becomes of cycles. Default acyclic.")
+    ] = None,
+    lattice_keep: Annotated[
+        Keep | None, typer.Option("--lattice-keep", help="Connections that survive. Default cover.")
+    ] = None,
+    lattice_threshold: Annotated[
+        float | None,
+        typer.Option("--lattice-threshold", help="Instead of --sparsity: |w| or worth to exceed."),
+    ] = None,
+    lattice_centrality: Annotated[
+        float | None, typer.Option("--lattice-centrality", help="Weight of a neuron's centrality. Default 0.")
+    ] = None,
+    lattice_ranked: Annotated[
+        bool | None,
+        typer.Option("--lattice-ranked/--lattice-unranked", help="Rank by |w| inside a binary lattice's choice."),
+    ] = None,
+    lattice_per_gate: Annotated[
+        bool | None, typer.Option("--lattice-per-gate/--lattice-joint", help="An order for each gate.")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option("--recipe", help="YAML with these options; options win.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Directory. Default runs/NAME.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same recipe.")] = False,
@@ -50,6 +73,9 @@ def prune(
         "sparsity": sparsity, "method": method, "pattern": pattern, "scope": scope, "schedule": schedule, "data": data,
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed,
         "include": split_names(include, "--include"), "exclude": split_names(exclude, "--exclude"),
+        "lattice_adjacency": lattice_adjacency, "lattice_order": lattice_order, "lattice_keep": lattice_keep,
+        "lattice_threshold": lattice_threshold, "lattice_centrality": lattice_centrality,
+        "lattice_ranked": lattice_ranked, "lattice_per_gate": lattice_per_gate,
     }  # fmt: skip
     made = make_recipe(recipe, given)
     if output is not None:
@@ -82,6 +108,8 @@ def prune(
     for name, why in report["skipped"]:
         out.warn(f"not pruned: '{name}', {why}")
     out.say(f"written to {path}")
+    if report["explanations"]:
+        out.say(f"why each neuron was kept or cut: {', '.join(str(path / f) for f in report['explanations'])}")
     out.suggest(f"sparsecirc compile {path}")
 
 
@@ -91,6 +119,7 @@ COMMAND = Command(
         "sparsecirc prune demo:gru --sparsity 0.9 -o runs/gru",
         "sparsecirc prune demo:gru --sparsity 0.95 --pattern block:16x1 --data digits --epochs 5 -o runs/blocks",
         "sparsecirc prune model.safetensors --arch mynet:build --pattern 2:4 -o runs/mine",
+        "sparsecirc prune demo:mnist-lstm --method lattice --sparsity 0.9 --data mnist --epochs 1 -o runs/lattice",
         "sparsecirc prune demo:gru --schedule cubic --data digits --epochs 8 -o runs/slow --resume",
     ),
 )

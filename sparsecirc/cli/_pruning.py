@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from sparsecirc.cli._outputs import staged, write_json, write_manifest
 from sparsecirc.cli._recipe import Recipe
 from sparsecirc.errors import UsageError
 from sparsecirc.ir import Graph, save_graph
-from sparsecirc.patterns import combined_digest, save_patterns
+from sparsecirc.patterns import Explained, combined_digest, save_patterns
 
 if TYPE_CHECKING:
     from sparsecirc._prune import PruneReport
@@ -45,11 +46,11 @@ def run_recipe(out: Out, loaded: Loaded, recipe: Recipe, path: Path, *, resume: 
     else:
         from sparsecirc.cli._training import train
 
-        model, patterns, accuracy = train(out, loaded, recipe, path, planned, resume=resume, force=force)
-        pruned = _graph_of(loaded, model, patterns)
+        model, planned, accuracy = train(out, loaded, recipe, path, planned, resume=resume, force=force)
+        pruned = _graph_of(loaded, model, planned.patterns)
     report = _report(loaded, recipe, graph, pruned, planned, accuracy)
     with staged(path, force=force) as stage:
-        write_all(stage, loaded, recipe, model, pruned, report)
+        write_all(stage, loaded, recipe, model, pruned, report, planned.explanations)
     return report
 
 
@@ -109,11 +110,31 @@ def _report(
         "mask_hash": combined_digest(live_patterns(after)),
         "skipped": [list(s) for s in planned.skipped],
         "accuracy": accuracy,
+        "explanations": [name for name, _ in _explained(planned.explanations)],
     }
 
 
-def write_all(stage: Path, loaded: Loaded, recipe: Recipe, model: Any, graph: Graph, report: dict[str, Any]) -> None:
+def _explained(explanations: Sequence[Explained]) -> Iterator[tuple[str, bytes]]:
+    """Files that say why, by name; numbered where there are several (one per gate)."""
+    for k, explained in enumerate(explanations):
+        stem = "why" if len(explanations) == 1 else f"why-{k}"
+        yield f"{stem}.txt", (explained.table() + "\n").encode()
+        yield f"{stem}.json", (json.dumps(explained.to_json(), indent=1) + "\n").encode()
+        yield f"{stem}.svg", explained.svg().encode()
+
+
+def write_all(
+    stage: Path,
+    loaded: Loaded,
+    recipe: Recipe,
+    model: Any,
+    graph: Graph,
+    report: dict[str, Any],
+    explanations: Sequence[Explained] = (),
+) -> None:
     """Every file of a prune run."""
+    for name, content in _explained(explanations):
+        write_atomic(stage / name, content)
     save_graph(graph, stage / GRAPH_FILE)
     save_patterns(stage / MASKS_FILE, live_patterns(graph))
     if model is not None:

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from sparsecirc.cli._choices import Method, Schedule, Scope
+from sparsecirc.cli._choices import Adjacency, Keep, Method, Order, Schedule, Scope
 from sparsecirc.errors import FileFormatError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sparsecirc.patterns import Lattice
 
 
 PATTERN_FORMS = "unstructured, block:ROWSxCOLS (block:16x1), N:M (2:4), fan-in:K (fan-in:8)"
@@ -60,6 +62,13 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    lattice_adjacency: Adjacency = Adjacency.CONTINUOUS
+    lattice_order: Order = Order.ACYCLIC
+    lattice_keep: Keep = Keep.COVER
+    lattice_threshold: float | None = Field(None, ge=0)
+    lattice_centrality: float = Field(0.0, ge=0)
+    lattice_ranked: bool = False
+    lattice_per_gate: bool = False
 
     @field_validator("pattern")
     @classmethod
@@ -74,25 +83,48 @@ class Recipe(BaseModel):
         Raises:
             UsageError: its sizes are out of range.
         """
+        if self.method is Method.LATTICE and self.pattern == "unstructured":
+            return self._lattice()
         return pattern_named(self.pattern)
 
     @property
     def resolved_sparsity(self) -> float | None:
-        """The sparsity; 0.9 where none was given, ``None`` where the pattern implies it."""
+        """The sparsity; 0.9 where none was given, ``None`` where the pattern or a threshold implies it."""
         implied = _N_M.fullmatch(self.pattern) or _FAN_IN.fullmatch(self.pattern)
-        return self.sparsity if self.sparsity is not None or implied else 0.9
+        threshold = self.method is Method.LATTICE and self.lattice_threshold is not None
+        return self.sparsity if self.sparsity is not None or implied or threshold else 0.9
 
     def criteria(self) -> dict[str, Any]:
         """How connections are chosen, as the keyword arguments of the library's ``prune``."""
         from sparsecirc import _prune, scores
 
-        score = scores.random(self.seed) if self.method is Method.RANDOM else scores.magnitude
+        score: Any = scores.random(self.seed) if self.method is Method.RANDOM else scores.magnitude
+        if self.method is Method.LATTICE and self.pattern != "unstructured":
+            score = scores.lattice(self._lattice())  # any other pattern is ranked by how much of the order it carries
         return {
             "score": score,
             "pattern": self.pattern_maker(),
             "scope": _prune.Scope(self.scope.value),
             "select": self._select(),
         }
+
+    def _lattice(self) -> Lattice:
+        """The lattice that the options describe.
+
+        Raises:
+            UsageError: they contradict each other.
+        """
+        from sparsecirc import patterns
+
+        return patterns.lattice(
+            adjacency=patterns.Adjacency(self.lattice_adjacency.value),
+            order=patterns.Order(self.lattice_order.value),
+            keep=patterns.Keep(self.lattice_keep.value),
+            threshold=self.lattice_threshold,
+            centrality=self.lattice_centrality,
+            ranked=self.lattice_ranked,
+            per_gate=self.lattice_per_gate,
+        )
 
     def _select(self) -> Callable[[Any], bool] | None:
         from sparsecirc._prune import default_select, named
@@ -133,6 +165,11 @@ def make_recipe(path: Path | None, given: Mapping[str, Any]) -> Recipe:
         raise UsageError(f"{name.replace('_', '-')} {first['input']!r} is not possible: {lead}{message}") from error
     if recipe.epochs and recipe.data is None:
         raise UsageError(f"epochs {recipe.epochs} needs data to train on: add --data, e.g. --data digits")
+    if recipe.method is not Method.LATTICE:
+        given_here = [n for n in fields if str(n).startswith("lattice_") and n in given and given[n] is not None]
+        if given_here:
+            option = given_here[0].replace("_", "-")
+            raise UsageError(f"--{option} needs --method lattice, got --method {recipe.method.value}")
     if recipe.schedule is Schedule.CUBIC and recipe.epochs == 0:
         raise UsageError("schedule 'cubic' prunes while it trains: add --data and --epochs, or use --schedule one-shot")
     return recipe

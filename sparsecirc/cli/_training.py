@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sparsecirc._files import write_atomic
-from sparsecirc._pattern import Pattern
 from sparsecirc.cli._choices import Schedule
 from sparsecirc.cli._command import Interrupted
 from sparsecirc.cli._console import Out
@@ -43,8 +42,8 @@ def partial_path(path: Path) -> Path:
 
 def train(
     out: Out, loaded: Loaded, recipe: Recipe, path: Path, planned: PruneReport, *, resume: bool, force: bool
-) -> tuple[Any, Mapping[str, Pattern], dict[str, Any]]:
-    """Prune and train the torch module of ``loaded``; returns it, its patterns and the accuracies.
+) -> tuple[Any, PruneReport, dict[str, Any]]:
+    """Prune and train the torch module of ``loaded``; returns it, the last pruning with all patterns, the accuracies.
 
     Raises:
         UsageError: no torch module, data that does not fit, or a checkpoint that is absent, left over or of another.
@@ -76,7 +75,9 @@ def train(
     run.masks.detach()
     shutil.rmtree(checkpoint.parent, ignore_errors=True)
     accuracy = {"dense": run.before, "pruned": run.fitted.accuracy(run.model), "history": run.history}
-    return run.model, run.masks.patterns, accuracy
+    last = planned if run.rule is None else run.rule.last
+    made = replace(planned, patterns=run.masks.patterns, explanations=() if last is None else last.explanations)
+    return run.model, made, accuracy
 
 
 def _tell(out: Out, run: Run) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 FEATURES = 8
+MNIST_SIDE = 28
 CLASSES = 10
 HOLD = 3
 """Steps for which the spiking network is shown each row of a digit."""
@@ -21,13 +22,13 @@ HOLD = 3
 class GatedClassifier(nn.Module):
     """A recurrent layer over the rows of a digit, and a read-out of its last step."""
 
-    def __init__(self, layer: Callable[..., nn.Module], units: int) -> None:
+    def __init__(self, layer: Callable[..., nn.Module], units: int, features: int = FEATURES) -> None:
         super().__init__()
-        self.rnn = layer(FEATURES, units, batch_first=True)
+        self.rnn = layer(features, units, batch_first=True)
         self.fc = nn.Linear(units, CLASSES)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Class scores (B, 10) of x (B, T, 8)."""
+        """Class scores (B, 10) of x (B, T, features)."""
         out, _ = self.rnn(x)
         scores: torch.Tensor = self.fc(out[:, -1])
         return scores
@@ -66,7 +67,7 @@ class Built:
 
     Attributes:
         model: in evaluation mode, seeded.
-        example: float32, (1, T, 8) batch first for the gated networks, (T, 1, 8) for the spiking one.
+        example: float32, (1, T, features) batch first for the gated networks, (T, 1, 8) for the spiking one.
     """
 
     model: nn.Module
@@ -78,6 +79,7 @@ NAMES: Mapping[str, str] = {
     "lstm": "nn.LSTM(8, 256) and a read-out",
     "rnn": "nn.RNN(8, 256) and a read-out",
     "snn": "snntorch.RLeaky of 256 neurons and a leaky read-out",
+    "mnist-lstm": "nn.LSTM(28, 128) and a read-out for MNIST rows",
 }
 """Names after ``demo:``, with what they are."""
 
@@ -88,11 +90,13 @@ def network(name: str, units: int, seed: int = 0) -> nn.Module:
     """A fresh network; the global random state of torch is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if name == "mnist-lstm":
+            return GatedClassifier(nn.LSTM, units, MNIST_SIDE)
         return SpikingClassifier(units) if name == "snn" else GatedClassifier(_LAYERS[name], units)
 
 
-def build(name: str, *, units: int = 256, seed: int = 0) -> Built:
-    """The network called ``name`` (one of `NAMES`), untrained, with an example input.
+def build(name: str, *, units: int | None = None, seed: int = 0) -> Built:
+    """The network called ``name`` (one of `NAMES`), untrained, with an example input; ``units`` as `NAMES` says.
 
     Raises:
         KeyError: there is none of that name.
@@ -100,9 +104,11 @@ def build(name: str, *, units: int = 256, seed: int = 0) -> Built:
     if name not in NAMES:
         raise KeyError(name)
     rng = np.random.default_rng(seed)
-    x = rng.random((8, FEATURES), dtype=np.float32)
+    side = MNIST_SIDE if name == "mnist-lstm" else FEATURES
+    x = rng.random((side, side), dtype=np.float32)
     example = currents(x[None]) if name == "snn" else x[None]
-    return Built(network(name, units, seed).eval(), example)
+    usual = 128 if name == "mnist-lstm" else 256
+    return Built(network(name, usual if units is None else units, seed).eval(), example)
 
 
 def currents(images: NDArray[Any]) -> NDArray[np.float32]:

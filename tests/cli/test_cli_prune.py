@@ -94,6 +94,88 @@ def test_patterns(cli: Cli, nets: Path, pattern: str, origin: str) -> None:
     assert hh["pattern"] == pattern
 
 
+BOTH = "lattice binary acyclic both"
+
+
+@pytest.mark.parametrize(
+    ("options", "origin"),
+    [
+        ((), "lattice continuous acyclic cover"),
+        (
+            ("--lattice-keep", "both", "--lattice-adjacency", "binary", "--lattice-ranked"),
+            "lattice binary acyclic both",
+        ),
+        (("--lattice-order", "time", "--lattice-per-gate"), "lattice continuous time cover per_gate"),
+        (("--pattern", "block:4x1"), "block 4x1"),
+    ],
+)
+def test_lattices(cli: Cli, nets: Path, options: tuple[str, ...], origin: str) -> None:
+    args = ("prune", "prunenets:build", "-s", "0.75", "--method", "lattice", *options, "--json")
+    first, again = (cli(*args, "-o", name).json for name in "ab")
+    assert first["mask_hash"] == again["mask_hash"]
+    assert {w["pattern"].removesuffix(" ranked") for w in first["weights"]} == {origin, "dense"}
+    assert next(w for w in first["weights"] if w["name"] == "rnn.l0.hh")["nnz"] == 192
+    repeated = cli("prune", "prunenets:build", "--recipe", "a/recipe.yaml", "-o", "c", "--json").json
+    assert repeated["mask_hash"] == first["mask_hash"]
+    gates = 3 if "--lattice-per-gate" in options else 1
+    expected = [] if "--pattern" in options else [f"why{'' if gates == 1 else f'-{k}'}.{e}" for k in range(gates)
+                                                  for e in ("txt", "json", "svg")]  # fmt: skip
+    assert first["explanations"] == expected
+    assert set(expected) <= set(json.loads(Path("a/manifest.json").read_text())["files"])
+    for name in expected:
+        if name.endswith(".json"):
+            assert len(json.loads(Path("a", name).read_text())["neurons"]) == 24
+
+
+def test_a_lattice_is_explained_after_a_schedule_and_on_the_page(cli: Cli, nets: Path) -> None:
+    args = ("--method", "lattice", "--schedule", "cubic", "--data", "digits", "--epochs", "1")
+    report = cli("prune", "prunenets:build", "-s", "0.8", *args, "-o", "a", "--json").json
+    why = json.loads(Path("a/why.json").read_text())
+    hh = next(w for w in report["weights"] if w["name"] == "rnn.l0.hh")
+    ih = next(w for w in report["weights"] if w["name"] == "rnn.l0.ih")
+    assert sum(n["live_in"] for n in why["neurons"]) == hh["nnz"] + ih["nnz"]
+    assert cli("report", "a", "-o", "a.html").code == 0
+    page = Path("a.html").read_text()
+    assert "Why these neurons" in page
+    assert "data:image/svg+xml;base64," in page
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--lattice-keep", "both"), ("--lattice-keep needs --method lattice",)),
+        (("--method", "lattice", "--lattice-keep", "each"), ("either", "both", "cover")),
+        (
+            ("--method", "lattice", "--lattice-adjacency", "binary", "-s", "0.5"),
+            ("asked for 0.5", "--lattice-keep", "--lattice-ranked"),
+        ),
+        (
+            ("--method", "lattice", "--lattice-adjacency", "binary", "--lattice-threshold", "0.5", "-s", "0.5"),
+            ("threshold already decides", "--lattice-ranked"),
+        ),
+        (
+            (
+                "--method",
+                "lattice",
+                "--lattice-adjacency",
+                "binary",
+                "--lattice-order",
+                "scc",
+                "--lattice-threshold",
+                "0",
+            ),
+            ("one component", "--lattice-order acyclic"),
+        ),
+    ],
+)
+def test_lattices_that_cannot_be(cli: Cli, nets: Path, options: tuple[str, ...], words: tuple[str, ...]) -> None:
+    ran = cli("prune", "prunenets:build", *options, "-o", "a")
+    assert ran.code == 2
+    for word in words:
+        assert word in (ran.line if "each" not in options else ran.err)
+    assert not Path("a").exists()
+
+
 def test_include_and_exclude(cli: Cli, nets: Path) -> None:
     report = cli("prune", "prunenets:build", "--include", "*.hh,fc.*", "-o", "a", "--json").json
     assert {w["name"] for w in report["weights"] if w["density"] < 1} == {"rnn.l0.hh", "fc.weight"}
