@@ -98,8 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = [row.to_json() for group in measured for row in group.rows]
         write_atomic(args.json, json.dumps(rows, indent=1, allow_nan=False).encode())
     if kept is not None and code == 0:
-        options = {name: getattr(args, name) for name in ("quick", "isa", "case", "batch")}
-        results.write(kept, "table", results.command_of("benchmarks", options), parts)
+        options = {name: getattr(args, name) for name in ("quick", "isa", "batch")}
+        whole = results.with_earlier(kept, parts, list(every))
+        results.write(kept, "table", results.command_of("benchmarks", options), whole)
     return code
 
 

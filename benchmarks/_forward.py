@@ -14,10 +14,11 @@ from benchmarks import _machine as machine
 from benchmarks import _networks as networks
 from benchmarks._rows import Measured, Setting, bytes_of, rows_of_report
 from sparsecirc import Graph, Program, Target, bench, compile
-from sparsecirc._bench import ENGINES, BenchReport, CannotRun, Engine, Job
+from sparsecirc._bench import ENGINES, BenchReport, Engine, Job
 from sparsecirc._tuning import measure as measure_products
 from sparsecirc.cells import GRU, Cell
 from sparsecirc.errors import SparsecircError
+from sparsecirc.ops import batched_formats
 from sparsecirc.ops._run import BATCHED_FROM
 from sparsecirc.patterns import PatternMaker, block, unstructured
 
@@ -54,8 +55,6 @@ def forced(graph: Graph, target: Target, kernel: str, *, dense: bool) -> tuple[E
     program = compile(graph, target, kernel={"*.hh": kernel}, exact=True, cache=None)
 
     def prepare(job: Job) -> Callable[[], list[Array]]:
-        if job.batch >= BATCHED_FROM and not job.graph.spiking:
-            raise CannotRun(f"from batch {BATCHED_FROM} on one kernel serves every format")
         return lambda: list(program.run(job.inputs).outputs.values())
 
     return Engine(f"sparsecirc_{kernel}", dense, "", prepare, f"our {kernel} kernel"), program.packed_bytes
@@ -100,8 +99,11 @@ def shares(report: BenchReport) -> str:
 def kernel_of(program: Program, batch: int) -> str:
     """What multiplies in the recurrence, and why."""
     choice = next(c for c in program.choices.values() if c.weight.endswith(".hh"))
-    if batch >= BATCHED_FROM and not program.graph.spiking:
-        return "units x batch over compressed rows"
+    (layer,) = program.graph.recurrent
+    formats = {"hh": choice.format}
+    batched = batched_formats(layer, formats) if batch >= BATCHED_FROM else None
+    if batched is not None:
+        return f"units x batch over {batched['hh'].name}"
     return f"{choice.kernel}, {choice.reason}, {choice.padding:.2f} stored values a live weight"
 
 

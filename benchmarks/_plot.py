@@ -129,20 +129,31 @@ def _drawn(line: Line, across: Callable[[float], float], up: Callable[[float], f
 
 def _names(lines: Sequence[Line], across: Callable[[float], float], up: Callable[[float], float]) -> list[str]:
     """The name of every line at its end, pushed apart where lines end close together."""
-    ends = sorted(((up(line.y[-1]), across(line.x[-1]), line) for line in lines), key=lambda end: end[0])
-    places = [y for y, _, _ in ends]
-    for _ in range(200):  # neighbours that are too close give way to both sides, but not out of the picture
-        for k in range(len(places) - 1):
-            push = max(0.0, LABEL_STEP - (places[k + 1] - places[k])) / 2
-            places[k], places[k + 1] = max(places[k] - push, TOP), min(places[k + 1] + push, HEIGHT - BOTTOM)
     parts = []
-    at = WIDTH - RIGHT + 20
-    for (y, x, line), place in zip(ends, places, strict=True):
-        colour = COLOURS.get(line.name, OTHER)
-        weight = ' font-weight="700"' if line.name == "sparsecirc" else ""
-        parts.append(f'<path d="M{x + 5:.1f} {y:.1f}L{at - 4} {place:.1f}" stroke="{colour}" opacity="0.4"/>')
-        parts.append(f'<text x="{at}" y="{place + 4:.1f}" fill="{colour}"{weight}>{escape(line.name)}</text>')
+    for right in sorted({line.x[-1] for line in lines}):
+        ends = sorted(((up(line.y[-1]), line) for line in lines if line.x[-1] == right), key=lambda end: end[0])
+        places = _apart([y for y, _ in ends])
+        x = across(right)
+        at = x + 20
+        for (y, line), place in zip(ends, places, strict=True):
+            colour = COLOURS.get(line.name, OTHER)
+            weight = ' font-weight="700"' if line.name == "sparsecirc" else ""
+            parts.append(f'<path d="M{x + 5:.1f} {y:.1f}L{at - 4:.1f} {place:.1f}" stroke="{colour}" opacity="0.4"/>')
+            parts.append(
+                f'<text x="{at:.1f}" y="{place + 4:.1f}" fill="{colour}"{weight} stroke="#ffffff" stroke-width="3" '
+                f'paint-order="stroke">{escape(line.name)}</text>'
+            )
     return parts
+
+
+def _apart(places: list[float]) -> list[float]:
+    """Heights in order, moved until neighbours are `LABEL_STEP` apart, and none leaves the picture."""
+    moved = list(places)
+    for _ in range(200):
+        for k in range(len(moved) - 1):
+            push = max(0.0, LABEL_STEP - (moved[k + 1] - moved[k])) / 2
+            moved[k], moved[k + 1] = max(moved[k] - push, TOP), min(moved[k + 1] + push, HEIGHT - BOTTOM)
+    return moved
 
 
 def _scale(low: float, high: float, start: float, end: float, log: bool) -> Callable[[float], float]:

@@ -48,6 +48,25 @@ def command_of(module: str, options: Mapping[str, object]) -> str:
     return " ".join(words)
 
 
+def with_earlier(path: Path, parts: Sequence[tuple[str, Measured]], order: Sequence[str]) -> list[tuple[str, Measured]]:
+    """``parts``, and from the file what else was measured on this machine at this commit, in ``order``.
+
+    A long run can so be made piece by piece. What a part is of is its name up to a colon.
+    """
+    kept: list[tuple[str, Measured]] = []
+    if path.is_file():
+        data, earlier = read(path)
+        here = Host.here(1)
+        if (data["host"]["cpu"], data["host"]["commit"]) == (here.cpu, here.commit):
+            new = {_head(of) for of, _ in parts}
+            kept = [(of, group) for of, group in earlier if _head(of) not in new]
+    return sorted([*kept, *parts], key=lambda part: order.index(_head(part[0])))
+
+
+def _head(of: str) -> str:
+    return of.partition(":")[0]
+
+
 def write(path: Path, kind: str, command: str, parts: Sequence[tuple[str, Measured]]) -> None:
     """Everything known about a run: machine, versions, commit, the command, and groups of rows with their notes."""
     data = {

@@ -157,10 +157,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = [{"sweep": name, "x": x, **row.to_record()} for name, x, found in points for row in found.rows]
         write_atomic(args.json, json.dumps(rows, indent=1, allow_nan=False).encode())
     if folder is not None and code == 0:
-        command = results.command_of("benchmarks.sweeps", {"quick": args.quick, "sweep": args.sweep})
-        results.write(
-            folder / "sweeps.json", "sweeps", command, [(f"{name}:{x:g}", found) for name, x, found in points]
-        )
+        path = folder / "sweeps.json"
+        named = [(f"{name}:{x:g}", found) for name, x, found in points]
+        whole = results.with_earlier(path, named, list(SWEEPS))
+        results.write(path, "sweeps", results.command_of("benchmarks.sweeps", {"quick": args.quick}), whole)
     if plots is not None:
         for name, picture in curves.pictures(points, Host.here(1)).items():
             write_atomic(plots / f"{name}.svg", picture.encode())

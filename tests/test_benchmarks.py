@@ -92,11 +92,11 @@ def test_a_gated_layer_has_a_row_for_every_engine(cell):
     assert all("dense" in r.engine or r.engine in ("onnxruntime", "openvino") for r in best)
 
 
-def test_a_batch_is_not_compared_with_the_same_kernel_under_another_name():
+def test_our_other_kernels_stand_beside_the_chosen_one_in_batches_too():
     graph = networks.gated(networks.CELLS["gru"], 32, 0.1)
     found = forward.measure(Setting.of("c", graph, 16, 2), graph, networks.gated_input(2, 16), BUDGET)
-    assert {r.engine for r in found.rows}.isdisjoint({"sparsecirc_dense", "sparsecirc_csr"})
-    assert any("sparsecirc_dense skipped" in note for note in found.notes)
+    assert {"sparsecirc", "sparsecirc_dense", "sparsecirc_csr"} <= {r.engine for r in found.rows}
+    assert "recurrent kernel units x batch over" in found.notes[1]
 
 
 def test_spiking_layers_spike_and_are_compared():
@@ -302,6 +302,18 @@ def test_results_come_back_as_they_were_written(tmp_path):
     assert groups == [("gru_unstructured", Measured((ROW,), ("why",)))]
     assert data["host"]["cpu"] == Host.here(1).cpu
     assert [level["level"] for level in data["memory"]] == ["L2"]
+
+
+def test_a_run_in_pieces_is_one_run(tmp_path, monkeypatch):
+    path = tmp_path / "table.json"
+    first, again, second = (Measured((replace(ROW, us_per_step=us),)) for us in (2.0, 3.0, 4.0))
+    results.write(path, "table", "c", results.with_earlier(path, [("b:1", first), ("b:2", first)], ["a", "b"]))
+    results.write(path, "table", "c", results.with_earlier(path, [("a", second)], ["a", "b"]))
+    assert results.read(path)[1] == [("a", second), ("b:1", first), ("b:2", first)]
+    assert results.with_earlier(path, [("b:1", again)], ["a", "b"]) == [("a", second), ("b:1", again)]
+    here = Host.here(1)
+    monkeypatch.setattr(results.Host, "here", staticmethod(lambda threads: replace(here, commit="another")))
+    assert results.with_earlier(path, [("b:1", again)], ["a", "b"]) == [("b:1", again)]
 
 
 def test_a_folder_for_every_machine():
