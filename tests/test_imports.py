@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_program", "_tuning", "_ties"),
     ("_compile", "_verify"),
     # To here without torch.
-    ("_torch_layers", "ops._autograd", "ops._autograd_reference"),
+    ("_torch_layers", "ops._autograd"),
     ("masks", "nn"),
     ("rules", "frontends", "export", "data", "_bench", "_report", "interchange"),
     ("testing", "demo"),

@@ -21,6 +21,7 @@
 namespace nb = nanobind;
 
 void bind_training(nb::module_ &m);  // training.cpp
+void bind_spiking(nb::module_ &m);   // spiking.cpp
 
 namespace {
 
@@ -424,4 +425,5 @@ NB_MODULE(_kernels, m) {
   m.def("pointwise", &pointwise, nb::arg("name"), nb::arg("isa"), nb::arg("x"), nb::arg("y").noconvert());
   m.def("read_words", &read_words, nb::arg("x"), nb::arg("repeats"));
   bind_training(m);
+  bind_spiking(m);
 }

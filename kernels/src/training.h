@@ -96,6 +96,10 @@ SC_INLINE void SC_NAME(turn)(const float *x, int64_t m, int64_t n, int64_t ldx, 
     for (int64_t i = 0; i < m; i++) y[j * ldy + i] = x[i * ldx + j];
 }
 
+static void SC_NAME(turn_block)(const float *x, int64_t m, int64_t n, int64_t ldx, float *y, int64_t ldy) {
+  SC_NAME(turn)(x, m, n, ldx, y, ldy, 16, 0);
+}
+
 /* Whole lines of x at once: rows of a power of two would else push each other out of the cache. */
 static void SC_NAME(to_columns)(const float *x, int64_t batch, int64_t n, float *y, int64_t wide) {
   SC_NAME(turn)(x, batch, n, n, y, wide, 16, 0);
@@ -112,64 +116,7 @@ static void SC_NAME(to_rows)(const float *y, int64_t wide, int64_t batch, int64_
   }
 }
 
-/* The dot products of `a` with four rows of h. */
-SC_INLINE sc_quad SC_NAME(dot4)(const float *a, const float *h, const int32_t *index, int64_t wide) {
-  const float *h0 = h + (int64_t)index[0] * wide, *h1 = h + (int64_t)index[1] * wide;
-  const float *h2 = h + (int64_t)index[2] * wide, *h3 = h + (int64_t)index[3] * wide;
-  sc_vec s0 = sc_splat(0.0f), s1 = s0, s2 = s0, s3 = s0;
-  for (int64_t k = 0; k < wide; k += SC_VL) {
-    const sc_vec v = sc_load(a + k);
-    s0 = sc_fma(v, sc_load(h0 + k), s0);
-    s1 = sc_fma(v, sc_load(h1 + k), s1);
-    s2 = sc_fma(v, sc_load(h2 + k), s2);
-    s3 = sc_fma(v, sc_load(h3 + k), s3);
-  }
-  return sc_sum4(s0, s1, s2, s3);
-}
-
-SC_INLINE void SC_NAME(sampled_wide)(const sc_matrix *w, const float *a, int64_t split, int64_t skip, const float *h,
-                                     const int64_t wide, float *dv) {
-  for (int64_t r = 0; r < w->rows; r++) {
-    const float *ar = a + (r < split ? r : r + skip) * wide;
-    int32_t i = w->ptr[r];
-    const int32_t to = w->ptr[r + 1];
-    for (; i + 4 <= to; i += 4) {
-      const sc_quad sums = sc_load4(dv + i) + SC_NAME(dot4)(ar, h, w->index32 + i, wide);
-      memcpy(dv + i, &sums, sizeof sums);
-    }
-    if (i == to) continue;
-    int32_t index[4]; /* the last few, filled up with repetitions */
-    for (int32_t n = 0; n < 4; n++) index[n] = w->index32[i + n < to ? i + n : to - 1];
-    const sc_quad sums = SC_NAME(dot4)(ar, h, index, wide);
-    for (int32_t n = 0; i + n < to; n++) dv[i + n] += sums[n];
-  }
-}
-
-/* A width that the compiler knows keeps the row of `a` in registers. */
-static void SC_NAME(sampled)(const sc_matrix *w, const float *a, int64_t split, int64_t skip, const float *h,
-                             int64_t wide, float *dv) {
-  if (wide == 4 * SC_VL)
-    SC_NAME(sampled_wide)(w, a, split, skip, h, 4 * SC_VL, dv);
-  else
-    SC_NAME(sampled_wide)(w, a, split, skip, h, wide, dv);
-}
-
-static void SC_NAME(row_sums)(const float *a, int64_t rows, int64_t wide, float *sum) {
-  for (int64_t r = 0; r < rows; r++) {
-    sc_vec s = sc_splat(0.0f);
-    for (int64_t k = 0; k < wide; k += SC_VL) s += sc_load(a + r * wide + k);
-    sum[r] += sc_sum(s);
-  }
-}
-
-static void SC_NAME(fire)(const float *restrict mem, const float *theta, int64_t units, int64_t wide,
-                          float *restrict spk) {
-  for (int64_t u = 0; u < units; u++) {
-    const float limit = theta[u];
-    SC_NO_OVERLAP
-    for (int64_t i = u * wide; i < (u + 1) * wide; i++) spk[i] = mem[i] > limit ? 1.0f : 0.0f;
-  }
-}
+#include "training_products.h"
 
 /* Gradient that reaches the fed-back state of a gated cell. */
 #define SC_INCOMING(i) (g[i] + rec[i] + carry[i])
@@ -182,7 +129,7 @@ static void SC_NAME(forward_rnn_tanh)(const sc_train_point *p) {
 }
 
 static void SC_NAME(backward_rnn_tanh)(const sc_train_point *p) {
-  const float *restrict h = p->after[0], *restrict g = p->g_out[0], *restrict rec = p->g_rec;
+  const float *restrict h = p->after[0], *restrict g = p->g_out, *restrict rec = p->g_rec;
   float *restrict carry = p->g_carry[0], *restrict da = p->da;
   SC_NO_OVERLAP
   for (int64_t i = 0; i < p->n; i++) {
@@ -202,7 +149,7 @@ static void SC_NAME(forward_rnn_relu)(const sc_train_point *p) {
 }
 
 static void SC_NAME(backward_rnn_relu)(const sc_train_point *p) {
-  const float *restrict h = p->after[0], *restrict g = p->g_out[0], *restrict rec = p->g_rec;
+  const float *restrict h = p->after[0], *restrict g = p->g_out, *restrict rec = p->g_rec;
   float *restrict carry = p->g_carry[0], *restrict da = p->da;
   SC_NO_OVERLAP
   for (int64_t i = 0; i < p->n; i++) {
@@ -233,7 +180,7 @@ static void SC_NAME(forward_gru)(const sc_train_point *p) {
 static void SC_NAME(backward_gru)(const sc_train_point *p) {
   const int64_t n = p->n;
   const float *restrict a = p->gates, *restrict before = p->before[0];
-  const float *restrict g = p->g_out[0], *restrict rec = p->g_rec;
+  const float *restrict g = p->g_out, *restrict rec = p->g_rec;
   float *restrict carry = p->g_carry[0], *restrict da = p->da;
   SC_NO_OVERLAP
   for (int64_t i = 0; i < n; i++) {
@@ -269,10 +216,16 @@ static void SC_NAME(forward_lstm)(const sc_train_point *p) {
   }
 }
 
+/* The hidden state before a projection, again. */
+static void SC_NAME(lstm_out)(const float *restrict o, const float *restrict cell, int64_t n, float *restrict h) {
+  SC_NO_OVERLAP
+  for (int64_t i = 0; i < n; i++) h[i] = o[i] * sc_tanh(cell[i]);
+}
+
 static void SC_NAME(backward_lstm)(const sc_train_point *p) {
   const int64_t n = p->n;
   const float *restrict a = p->gates, *restrict before = p->before[1], *restrict after = p->after[1];
-  const float *restrict g = p->g_out[0], *restrict rec = p->g_rec;
+  const float *restrict g = p->g_out, *restrict rec = p->g_rec;
   float *restrict carry = p->g_carry[0], *restrict carry_c = p->g_carry[1], *restrict da = p->da;
   SC_NO_OVERLAP
   for (int64_t i = 0; i < n; i++) {
@@ -290,163 +243,31 @@ static void SC_NAME(backward_lstm)(const sc_train_point *p) {
 }
 #undef SC_INCOMING
 
-/* The order of the sums is that of point_lif, so that a membrane is the same float in training and at run time. */
-SC_INLINE void SC_NAME(lif_step)(const sc_train_point *p, const int reset, const int delay) {
-  for (int64_t u = 0; u < p->units; u++) {
-    const int64_t at = u * p->wide;
-    const float *restrict a = p->gates + at, *restrict b = p->rec + at, *restrict mem = p->before[1] + at;
-    float *restrict spk = p->after[0] + at, *restrict after = p->after[1] + at;
-    float *restrict fired = p->fired + at;
-    const float beta = p->beta[u], theta = p->theta[u];
-    SC_NO_OVERLAP
-    for (int64_t i = 0; i < p->wide; i++) {
-      float m = mem[i], due = m > theta ? 1.0f : 0.0f;
-      if (reset == SC_RESET_zero) m = (1.0f - due) * m;
-      m = beta * m + a[i] + b[i];
-      if (reset == SC_RESET_subtract) m = m - due * theta;
-      if (reset == SC_RESET_zero_update) m = m - due * m;
-      float s = m > theta ? 1.0f : 0.0f;
-      spk[i] = s;
-      if (!delay) {
-        float now = s - due;
-        fired[i] = m;
-        if (reset == SC_RESET_subtract) m = m - now * theta;
-        if (reset == SC_RESET_zero || reset == SC_RESET_zero_update) m = m - now * m;
-      }
-      after[i] = m;
-    }
-  }
-}
-
-/* Derivatives that stand in for the one of the step function, as snntorch.surrogate has them. */
-SC_INLINE float sc_surrogate_slope(const int kind, float v, float k) {
-  const float half_pi = 1.57079633f;
-  float q = 1.0f;
-  if (kind == SC_SURROGATE_fast_sigmoid) {
-    q = k * __builtin_fabsf(v) + 1.0f;
-    return 1.0f / (q * q);
-  }
-  if (kind == SC_SURROGATE_atan) {
-    q = half_pi * k * v;
-    return 0.5f * k / (1.0f + q * q);
-  }
-  if (kind == SC_SURROGATE_sigmoid) {
-    float e = sc_exp(-k * __builtin_fabsf(v)); /* even in v: no overflow */
-    return k * e / ((e + 1.0f) * (e + 1.0f));
-  }
-  if (kind == SC_SURROGATE_triangular) return v >= 0.0f ? -k : k;
-  return 1.0f;
-}
-
-#define SC_SLOPES(kind)                                                                           \
-  case kind:                                                                                      \
-    SC_NO_OVERLAP                                                                                 \
-    for (int64_t i = 0; i < n; i++) slope[i] = sc_surrogate_slope(kind, fired[i] - theta, scale); \
-    break;
-
-static void SC_NAME(slopes)(int surrogate, int64_t n, const float *restrict fired, float theta, float scale,
-                            float *restrict slope) {
-  switch (surrogate) {
-    SC_SLOPES(SC_SURROGATE_fast_sigmoid)
-    SC_SLOPES(SC_SURROGATE_atan)
-    SC_SLOPES(SC_SURROGATE_sigmoid)
-    SC_SLOPES(SC_SURROGATE_triangular)
-    default:
-      SC_SLOPES(SC_SURROGATE_straight_through)
-  }
-}
-#undef SC_SLOPES
-
-/* The reset signal of the previous spike is detached; the one of the step's own spike (no delay) is not: snntorch. */
-SC_INLINE void SC_NAME(lif_back)(const sc_train_point *p, const int reset, const int delay) {
-  for (int64_t u = 0; u < p->units; u++) {
-    const int64_t at = u * p->wide;
-    const float beta = p->beta[u], theta = p->theta[u];
-    const float *restrict mem = p->before[1] + at;
-    const float *restrict fired = (delay ? p->after[1] : p->fired) + at;
-    const float *restrict g_spk = p->g_out[0] + at, *restrict g_mem = p->g_out[1] + at;
-    const float *restrict rec = p->g_rec + at, *restrict slope = p->slope;
-    float *restrict c_mem = p->g_carry[1] + at, *restrict da = p->da + at;
-    float *restrict d_beta = p->d_beta + at, *restrict d_theta = p->d_theta + at;
-    SC_NAME(slopes)(p->surrogate, p->wide, fired, theta, p->scale, p->slope);
-    SC_NO_OVERLAP
-    for (int64_t i = 0; i < p->wide; i++) {
-      float before = mem[i], due = before > theta ? 1.0f : 0.0f, m = fired[i];
-      float gs = g_spk[i] + rec[i], gm = g_mem[i] + c_mem[i], gt = 0.0f;
-      if (!delay) {
-        float now = (m > theta ? 1.0f : 0.0f) - due;
-        if (reset == SC_RESET_subtract) {
-          gs -= theta * gm;
-          gt -= now * gm;
-        }
-        if (reset == SC_RESET_zero || reset == SC_RESET_zero_update) {
-          gs -= m * gm;
-          gm = gm * (1.0f - now);
-        }
-      }
-      float fire = gs * slope[i];
-      gm += fire;
-      gt -= fire;
-      if (reset == SC_RESET_subtract) gt -= due * gm;
-      if (reset == SC_RESET_zero_update) gm = (1.0f - due) * gm;
-      float kept = reset == SC_RESET_zero ? (1.0f - due) * gm : gm;
-      da[i] = gm;
-      c_mem[i] = beta * kept;
-      d_beta[i] += before * kept;
-      d_theta[i] += gt;
-    }
-  }
-}
-
-#define SC_EACH_RESET(body)                      \
-  switch (2 * p->reset + (p->delay != 0)) {      \
-    case 2 * SC_RESET_subtract:                  \
-      SC_NAME(body)(p, SC_RESET_subtract, 0);    \
-      break;                                     \
-    case 2 * SC_RESET_subtract + 1:              \
-      SC_NAME(body)(p, SC_RESET_subtract, 1);    \
-      break;                                     \
-    case 2 * SC_RESET_zero:                      \
-      SC_NAME(body)(p, SC_RESET_zero, 0);        \
-      break;                                     \
-    case 2 * SC_RESET_zero + 1:                  \
-      SC_NAME(body)(p, SC_RESET_zero, 1);        \
-      break;                                     \
-    case 2 * SC_RESET_zero_update:               \
-      SC_NAME(body)(p, SC_RESET_zero_update, 0); \
-      break;                                     \
-    case 2 * SC_RESET_zero_update + 1:           \
-      SC_NAME(body)(p, SC_RESET_zero_update, 1); \
-      break;                                     \
-    case 2 * SC_RESET_none + 1:                  \
-      SC_NAME(body)(p, SC_RESET_none, 1);        \
-      break;                                     \
-    default:                                     \
-      SC_NAME(body)(p, SC_RESET_none, 0);        \
-  }
-
-static void SC_NAME(forward_lif)(const sc_train_point *p) { SC_EACH_RESET(lif_step) }
-static void SC_NAME(backward_lif)(const sc_train_point *p){SC_EACH_RESET(lif_back)}
-#undef SC_EACH_RESET
+#include "training_spiking.h"
 
 #define SC_DEFINE_TRAIN_OPS(symbol)                                 \
   const sc_train_ops symbol = {                                     \
       .vector = SC_VL,                                              \
       .to_columns = SC_NAME(to_columns),                            \
       .to_rows = SC_NAME(to_rows),                                  \
+      .turn = SC_NAME(turn_block),                                  \
+      .dense_mm = SC_NAME(dense_product),                           \
       .sampled = SC_NAME(sampled),                                  \
       .row_sums = SC_NAME(row_sums),                                \
-      .fire = SC_NAME(fire),                                        \
       .forward = {[SC_CELL_rnn_tanh] = SC_NAME(forward_rnn_tanh),   \
                   [SC_CELL_rnn_relu] = SC_NAME(forward_rnn_relu),   \
                   [SC_CELL_gru] = SC_NAME(forward_gru),             \
-                  [SC_CELL_lstm] = SC_NAME(forward_lstm),           \
-                  [SC_CELL_lif] = SC_NAME(forward_lif)},            \
+                  [SC_CELL_lstm] = SC_NAME(forward_lstm)},          \
       .backward = {[SC_CELL_rnn_tanh] = SC_NAME(backward_rnn_tanh), \
                    [SC_CELL_rnn_relu] = SC_NAME(backward_rnn_relu), \
                    [SC_CELL_gru] = SC_NAME(backward_gru),           \
-                   [SC_CELL_lstm] = SC_NAME(backward_lstm),         \
-                   [SC_CELL_lif] = SC_NAME(backward_lif)},          \
+                   [SC_CELL_lstm] = SC_NAME(backward_lstm)},        \
+      .lstm_out = SC_NAME(lstm_out),                                \
+      .spike_forward = SC_NAME(spike_forward),                      \
+      .spike_backward = SC_NAME(spike_backward),                    \
+      .list_fired = SC_NAME(list_fired),                            \
+      .put_row = SC_NAME(put_row),                                  \
+      .put_done = SC_NAME(put_done),                                \
   };
 
 #endif

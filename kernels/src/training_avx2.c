@@ -11,6 +11,8 @@ static inline __m128 sc_sum4_avx2(__m256 a, __m256 b, __m256 c, __m256 d) {
   return _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
 }
 #define SC_VEC_SUM4(a, b, c, d) sc_sum4_avx2((a), (b), (c), (d))
+#define SC_ABOVE(p, limit) \
+  ((uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(p), _mm256_loadu_ps(limit), _CMP_GT_OQ)))
 #include "training.h"
 
 SC_DEFINE_TRAIN_OPS(sc_train_ops_avx2)

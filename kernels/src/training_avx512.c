@@ -20,6 +20,10 @@ static inline __m128 sc_sum4_avx512(__m512 a, __m512 b, __m512 c, __m512 d) {
 #define SC_STORE_LINE(p, a, b, c, d) _mm512_storeu_ps((p), SC_LINE(a, b, c, d))
 #define SC_STREAM_LINE(p, a, b, c, d) _mm512_stream_ps((p), SC_LINE(a, b, c, d))
 #define SC_STREAM_END() _mm_sfence()
+#define SC_STREAM_ROW(to, from, n) \
+  for (int64_t i = 0; i < (n); i += 16) _mm512_stream_ps((to) + i, _mm512_loadu_ps((from) + i))
+#define SC_ABOVE(p, limit) ((uint32_t)_mm512_cmp_ps_mask(_mm512_loadu_ps(p), _mm512_loadu_ps(limit), _CMP_GT_OQ))
+#define SC_DENSE_VECTORS 4
 #define SC_VEC_SUM4(a, b, c, d) sc_sum4_avx512((a), (b), (c), (d))
 #include "training.h"
 

@@ -9,6 +9,7 @@ from sparsecirc.nn._optimizer import parameter_pairs, transfer_optimizer_state
 from sparsecirc.nn._recurrent import SparseGRU, SparseLSTM, SparseRNN
 from sparsecirc.nn._spiking import SparseLIF, SparseRLIF
 from sparsecirc.nn._surrogate import Surrogate, atan, fast_sigmoid, sigmoid, straight_through, triangular
+from sparsecirc.nn._synaptic import SparseRSynaptic, SparseSynaptic
 from sparsecirc.nn._weight import SparseWeight
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "SparseLinear",
     "SparseRLIF",
     "SparseRNN",
+    "SparseRSynaptic",
+    "SparseSynaptic",
     "SparseWeight",
     "Surrogate",
     "atan",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,15 @@ from sparsecirc.nn._weight import SparseWeight, random_pattern
 from sparsecirc.ops import _autograd as ops
 from sparsecirc.patterns import PatternMaker
 
-Layer = tuple[SparseWeight, SparseWeight, "nn.Parameter | None", "nn.Parameter | None"]
+
+class Layer(NamedTuple):
+    """Weights and biases of one layer and direction."""
+
+    ih: SparseWeight
+    hh: SparseWeight
+    hr: SparseWeight | None
+    bias_ih: nn.Parameter | None
+    bias_hh: nn.Parameter | None
 
 
 class SparseRNNBase(nn.Module):
@@ -35,14 +43,14 @@ class SparseRNNBase(nn.Module):
         batch_first: whether sequences are (B, T, features) instead of (T, B, features).
         dropout: probability of dropping an output between layers in training.
         bidirectional: whether each layer also runs backwards.
-        proj_size: must be 0.
-        density: share of live connections of random patterns, or one per role: ``{"ih": 1.0, "hh": 0.1}``.
+        proj_size: features of a projection of the output, which is then fed back; 0 for none, LSTM only.
+        density: share of live connections of random patterns, or one per role: ``{"ih": 1.0, "hh": 0.1, "hr": 0.5}``;
+            a role without one is dense.
         pattern: makes those patterns from random scores, gate by gate (see `sparsecirc.patterns`).
         patterns: patterns by weight name, ``"weight_hh_l0"``; the others are random.
         dtype: float32, or float64 for the plain torch reference.
 
     Raises:
-        UnsupportedError: ``proj_size`` is not 0.
         UsageError: a size, the density or a pattern is not usable, or a name in ``patterns`` is no weight.
     """
 
@@ -65,26 +73,29 @@ class SparseRNNBase(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if proj_size:
-            raise UnsupportedError(f"proj_size={proj_size} cannot be trained sparsely in this version: use proj_size=0")
+        if proj_size and (self.cell != "lstm" or not 0 < proj_size < hidden_size):
+            raise UsageError(
+                f"proj_size={proj_size}: only SparseLSTM projects, to fewer features than its {hidden_size} units"
+            )
         if min(input_size, hidden_size, num_layers) < 1:
             raise UsageError(f"sizes {(input_size, hidden_size, num_layers)}: expected at least 1 each")
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.bidirectional = bias, batch_first, dropout, bidirectional
-        given, share = dict(patterns or {}), density if isinstance(density, Mapping) else {"ih": density, "hh": density}
-        gates = ops.GATES[self._kind()]
-        for layer, suffix in self.suffixes():
-            width = input_size if layer == 0 else hidden_size * (1 + bidirectional)
-            for role, cols in (("ih", width), ("hh", hidden_size)):
-                name, rows = f"weight_{role}_{suffix}", gates * hidden_size
+        self.proj_size, self.features = proj_size, proj_size or hidden_size
+        given = dict(patterns or {})
+        share = density if isinstance(density, Mapping) else dict.fromkeys(("ih", "hh", "hr"), density)
+        for suffix in self.suffixes():
+            for role, (rows, cols) in self._shapes(suffix).items():
+                name, gates = f"weight_{role}_{suffix}", 1 if role == "hr" else ops.GATES[self._kind()]
                 if name in given:
                     made = given.pop(name)
                 else:
                     made = random_pattern(rows, cols, share.get(role, 1.0), pattern, gates)
                 check_shape(name, made, (rows, cols))
                 self.add_module(name, SparseWeight(made, dtype=dtype))
-                b = nn.Parameter(torch.zeros(rows, dtype=dtype)) if bias else None
-                self.register_parameter(f"bias_{role}_{suffix}", b)
+                if role != "hr":
+                    b = nn.Parameter(torch.zeros(rows, dtype=dtype)) if bias else None
+                    self.register_parameter(f"bias_{role}_{suffix}", b)
         if given:
             raise UsageError(f"pattern of '{next(iter(given))}' has no weight: this layer has {self.weight_names()}")
         self.reset_parameters()
@@ -92,60 +103,97 @@ class SparseRNNBase(nn.Module):
     def _kind(self) -> str:
         return self.cell
 
-    def suffixes(self) -> Iterator[tuple[int, str]]:
-        """(layer, suffix) of each layer and direction: ``"l0"``, ``"l0_reverse"``, ..."""
-        for layer in range(self.num_layers):
-            yield layer, f"l{layer}"
-            if self.bidirectional:
-                yield layer, f"l{layer}_reverse"
+    def suffixes(self) -> list[str]:
+        """Suffix of each layer and direction: ``"l0"``, ``"l0_reverse"``, ..."""
+        directions = ("", "_reverse") if self.bidirectional else ("",)
+        return [f"l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
+
+    def _shapes(self, suffix: str) -> dict[str, tuple[int, int]]:
+        """Shape of each weight of one layer and direction, by its role."""
+        rows = ops.GATES[self._kind()] * self.hidden_size
+        width = self.input_size if suffix.startswith("l0") else self.features * (1 + self.bidirectional)
+        shapes = {"ih": (rows, width), "hh": (rows, self.features)}
+        return shapes | {"hr": (self.proj_size, self.hidden_size)} if self.proj_size else shapes
 
     def weight_names(self) -> list[str]:
         """Names of the weights, in order."""
-        return [f"weight_{role}_{suffix}" for _, suffix in self.suffixes() for role in ("ih", "hh")]
+        return [f"weight_{role}_{suffix}" for suffix in self.suffixes() for role in self._shapes(suffix)]
+
+    def weights(self) -> Iterator[tuple[str, SparseWeight]]:
+        """The weights with their names."""
+        for name in self.weight_names():
+            weight = self.get_submodule(name)
+            assert isinstance(weight, SparseWeight)
+            yield name, weight
 
     def layer(self, suffix: str) -> Layer:
-        """(ih, hh, bias_ih, bias_hh) of one layer and direction."""
-        ih, hh = self.get_submodule(f"weight_ih_{suffix}"), self.get_submodule(f"weight_hh_{suffix}")
-        assert isinstance(ih, SparseWeight)
-        assert isinstance(hh, SparseWeight)
-        return ih, hh, getattr(self, f"bias_ih_{suffix}"), getattr(self, f"bias_hh_{suffix}")
+        """Weights and biases of one layer and direction."""
+        found = [getattr(self, f"{name}_{suffix}", None) for name in ("weight_ih", "weight_hh", "weight_hr")]
+        return Layer(*found, *(getattr(self, f"bias_{role}_{suffix}") for role in ("ih", "hh")))  # type: ignore[arg-type]
 
     @torch.no_grad()
     def reset_parameters(self, *, rescale: bool = False) -> None:
         """Uniform within +-1 / sqrt(hidden_size), torch's bound; ``rescale`` widens it by sqrt(cols / live fan-in)."""
         bound = 1.0 / math.sqrt(self.hidden_size)
-        for _, suffix in self.suffixes():
-            ih, hh, *biases = self.layer(suffix)
-            for weight in (ih, hh):
-                live = weight.nnz / (weight.shape[0] * weight.shape[1])
-                wide = bound / math.sqrt(live) if rescale and live else bound
-                weight.values.uniform_(-wide, wide)
-            for bias in biases:
-                if bias is not None:
-                    bias.uniform_(-bound, bound)
+        for _, weight in self.weights():
+            live = weight.nnz / (weight.shape[0] * weight.shape[1])
+            wide = bound / math.sqrt(live) if rescale and live else bound
+            weight.values.uniform_(-wide, wide)
+        for name, parameter in self.named_parameters():
+            if name.startswith("bias_"):
+                parameter.uniform_(-bound, bound)
 
-    def forward(self, x: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
-        """As torch's layer: (T, B, input) or (T, input), and states (layers * directions, B, hidden), zero if None.
+    def forward(self, x: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
+        """As torch's layer: x (T, B, input), (T, input) or packed; states (layers * directions, B, features).
 
+        Features are those of the projection in ``h`` where there is one, else the units. States are zero if None.
         Half-precision input is computed in float32: the output comes back in the input's type, states in float32.
         """
         if isinstance(x, PackedSequence):
-            raise UnsupportedError(f"{type(self).__name__} takes no PackedSequence in this version: pad the sequences")
+            return self._packed(x, hx)
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             raise UsageError(
                 f"input of shape {tuple(x.shape)}: expected (T, B, {self.input_size}), (B, T, {self.input_size}) with "
                 f"batch_first, or (T, {self.input_size})"
             )
-        single, kind = x.ndim == 2, x.dtype
+        single = x.ndim == 2
         seq = x.unsqueeze(1) if single else x.transpose(0, 1) if self.batch_first else x
-        seq = computed(seq, self.layer("l0")[0].values)
-        states = self._states(seq, hx, single)
+        given = None if hx is None else [s.unsqueeze(1) if single else s for s in self._listed(hx)]
+        out, final = self._layers(seq, seq.shape[1], given, None)
+        if single:
+            out, final = out.squeeze(1), [s.squeeze(1) for s in final]
+        elif self.batch_first:
+            out = out.transpose(0, 1)
+        return out, final[0] if len(final) == 1 else tuple(final)
+
+    def _packed(self, x: PackedSequence, hx: Any) -> tuple[PackedSequence, Any]:
+        if x.data.ndim != 2 or x.data.shape[1] != self.input_size:
+            raise UsageError(f"packed input of shape {tuple(x.data.shape)}: expected {self.input_size} features")
+        sizes = x.batch_sizes
+        offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        given = None if hx is None else self._listed(hx)
+        if given is not None and x.sorted_indices is not None:
+            given = [s.index_select(1, x.sorted_indices) for s in given]
+        out, final = self._layers(x.data, int(sizes[0]), given, offsets)
+        if x.unsorted_indices is not None:
+            final = [s.index_select(1, x.unsorted_indices) for s in final]
+        packed = PackedSequence(out, sizes, x.sorted_indices, x.unsorted_indices)
+        return packed, final[0] if len(final) == 1 else tuple(final)
+
+    def _layers(
+        self, seq: Tensor, batch: int, given: list[Tensor] | None, offsets: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """All layers over (T, B, input), or over packed rows; returns their output and last states."""
+        kind = seq.dtype
+        seq = computed(seq, self.layer("l0").ih.values)
+        states = self._states(seq, batch, given)
         lasts: list[list[Tensor]] = [[] for _ in states]
         index = 0
         for layer in range(self.num_layers):
             outs = []
             for direction in range(1 + self.bidirectional):
-                out, last = self._run(f"l{layer}" + "_reverse" * direction, seq, [s[index] for s in states])
+                state = [s[index] for s in states]
+                out, last = self._run(f"l{layer}" + "_reverse" * direction, seq, state, offsets)
                 outs.append(out)
                 for kept, now in zip(lasts, last, strict=True):
                     kept.append(now)
@@ -153,28 +201,30 @@ class SparseRNNBase(nn.Module):
             seq = torch.cat(outs, -1) if len(outs) > 1 else outs[0]
             if self.dropout and self.training and layer + 1 < self.num_layers:
                 seq = dropout(seq, self.dropout)
-        final = [torch.stack(kept) for kept in lasts]
-        if single:
-            seq, final = seq.squeeze(1), [s.squeeze(1) for s in final]
-        elif self.batch_first:
-            seq = seq.transpose(0, 1)
-        return seq.to(kind), final[0] if len(final) == 1 else tuple(final)
+        return seq.to(kind), [torch.stack(kept) for kept in lasts]
 
-    def _run(self, suffix: str, seq: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        ih, hh, bias_ih, bias_hh = self.layer(suffix)
+    def _run(
+        self, suffix: str, seq: Tensor, state: list[Tensor], offsets: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
+        w = self.layer(suffix)
         job = ops.Recurrence(self._kind(), reverse=suffix.endswith("_reverse"))
-        out, _, *last = ops.recurrent(job, seq, state, ih=ih.sparse(), hh=hh.sparse(), bias_ih=bias_ih, bias_hh=bias_hh)
-        return out, last[: len(state)]
+        return ops.recurrent(
+            job, seq, state, ih=w.ih.sparse(), hh=w.hh.sparse(), hr=w.hr.sparse() if w.hr is not None else None,
+            bias_ih=w.bias_ih, bias_hh=w.bias_hh, offsets=offsets,
+        )  # fmt: skip
 
-    def _states(self, seq: Tensor, hx: Any, single: bool) -> list[Tensor]:
-        count, n = (2 if self.cell == "lstm" else 1), self.num_layers * (1 + self.bidirectional)
-        shape = (n, seq.shape[1], self.hidden_size)
-        if hx is None:
-            return [seq.new_zeros(shape) for _ in range(count)]
-        states = [hx] if isinstance(hx, Tensor) else list(hx)
-        states = [computed(s.unsqueeze(1) if single else s, seq) for s in states]
-        if len(states) != count or any(tuple(s.shape) != shape for s in states):
-            raise UsageError(f"states of shapes {[tuple(s.shape) for s in states]}: expected {count} of {shape}")
+    @staticmethod
+    def _listed(hx: Any) -> list[Tensor]:
+        return [hx] if isinstance(hx, Tensor) else list(hx)
+
+    def _states(self, seq: Tensor, batch: int, given: list[Tensor] | None) -> list[Tensor]:
+        n = self.num_layers * (1 + self.bidirectional)
+        shapes = [(n, batch, self.features), (n, batch, self.hidden_size)][: 2 if self.cell == "lstm" else 1]
+        if given is None:
+            return [seq.new_zeros(shape) for shape in shapes]
+        states = [computed(s, seq) for s in given]
+        if [tuple(s.shape) for s in states] != shapes:
+            raise UsageError(f"states of shapes {[tuple(s.shape) for s in states]}: expected {shapes}")
         return states
 
     @classmethod
@@ -182,23 +232,21 @@ class SparseRNNBase(nn.Module):
         """The same layer on the connections that ``masks`` calls ``<prefix>.l0.hh`` and so on; see `pattern_of`.
 
         Raises:
-            UnsupportedError: the module is of another kind, or has projections.
+            UnsupportedError: the module is of another kind.
         """
         kind = {nn.RNN: SparseRNN, nn.GRU: SparseGRU, nn.LSTM: SparseLSTM}.get(type(module))
         if kind is None or not issubclass(kind, cls):
             raise UnsupportedError(f"{type(module).__name__} is no dense form of {cls.__name__}")
         weights = {n: p for n, p in module.named_parameters() if n.startswith("weight_")}
-        patterns = {n: pattern_of(masks, _mask_name(prefix, n), p) for n, p in weights.items() if "_hr_" not in n}
+        patterns = {n: pattern_of(masks, _mask_name(prefix, n), p) for n, p in weights.items()}
         more = {"nonlinearity": module.nonlinearity} if isinstance(module, nn.RNN) else {}
         made: SparseRNNBase = kind(
             module.input_size, module.hidden_size, module.num_layers, bias=module.bias, batch_first=module.batch_first,
             dropout=module.dropout, bidirectional=module.bidirectional, proj_size=module.proj_size,
             patterns=patterns, dtype=next(iter(weights.values())).dtype, **more,
         )  # fmt: skip
-        for name, weight in weights.items():
-            target = made.get_submodule(name)
-            assert isinstance(target, SparseWeight)
-            target.set_dense(weight)
+        for name, target in made.weights():
+            target.set_dense(weights[name])
         for name, parameter in module.named_parameters():
             if name.startswith("bias_"):
                 copy_into(made.get_parameter(name), parameter)
@@ -207,14 +255,14 @@ class SparseRNNBase(nn.Module):
     def to_dense(self) -> nn.RNNBase:
         """The same layer of torch, with exact zeros."""
         dense: type[Any] = {"gru": nn.GRU, "lstm": nn.LSTM}.get(self.cell, nn.RNN)
-        more = {"nonlinearity": self._kind().removeprefix("rnn_")} if dense is nn.RNN else {}
+        more: dict[str, Any] = {"proj_size": self.proj_size} if self.proj_size else {}
+        if dense is nn.RNN:
+            more["nonlinearity"] = self._kind().removeprefix("rnn_")
         made: nn.RNNBase = dense(
             self.input_size, self.hidden_size, self.num_layers, bias=self.bias, batch_first=self.batch_first,
-            dropout=self.dropout, bidirectional=self.bidirectional, dtype=self.layer("l0")[0].values.dtype, **more,
+            dropout=self.dropout, bidirectional=self.bidirectional, dtype=self.layer("l0").ih.values.dtype, **more,
         )  # fmt: skip
-        for name in self.weight_names():
-            weight = self.get_submodule(name)
-            assert isinstance(weight, SparseWeight)
+        for name, weight in self.weights():
             copy_into(made.get_parameter(name), weight.dense())
         for name, parameter in self.named_parameters():
             if name.startswith("bias_"):
@@ -224,6 +272,7 @@ class SparseRNNBase(nn.Module):
     def extra_repr(self) -> str:
         """Sizes, and what differs from the defaults."""
         flags = [f for f in ("batch_first", "bidirectional") if getattr(self, f)]
+        flags += [f"proj_size={self.proj_size}"] if self.proj_size else []
         return ", ".join([f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}", *flags])
 
 
@@ -266,6 +315,6 @@ class SparseGRU(SparseRNNBase):
 
 
 class SparseLSTM(SparseRNNBase):
-    """LSTM layers without projections; arguments of `SparseRNNBase`, states (h, c)."""
+    """LSTM layers, with projections if wanted (Sak et al. 2014); arguments of `SparseRNNBase`, states (h, c)."""
 
     cell = "lstm"

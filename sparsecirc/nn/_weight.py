@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparsecirc._pattern import Pattern
 from sparsecirc.errors import UsageError
 from sparsecirc.ops._autograd import Sparse
-from sparsecirc.ops._autograd_reference import dense as dense_of
+from sparsecirc.ops._autograd import dense as dense_of
 from sparsecirc.patterns import PatternMaker, unstructured
 
 

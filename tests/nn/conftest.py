@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from sparsecirc.ops import _autograd
+from sparsecirc.ops._autograd import _arrays
 
 
 @pytest.fixture(autouse=True)
 def _poisoned_and_repeatable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(_autograd, "POISON", True)
+    monkeypatch.setattr(_arrays, "POISON", True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)

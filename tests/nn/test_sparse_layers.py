@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 from sparsecirc._pattern import Pattern
 from sparsecirc.errors import UnsupportedError, UsageError
@@ -29,33 +31,71 @@ def same_gradients(sparse: SparseRNNBase, dense: nn.RNNBase) -> None:
             torch.testing.assert_close(parameter.grad, dense.get_parameter(name).grad, msg=name)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"num_layers": 2, "bidirectional": True}, {"batch_first": True, "bias": False}]
-)
-@pytest.mark.parametrize("kind", [SparseGRU, SparseLSTM, SparseRNN])
-def test_like_torch(kind: type[SparseRNNBase], options: dict[str, object]):
-    more = {"nonlinearity": "relu"} if kind is SparseRNN else {}
-    sparse = kind(6, 20, density=0.4, **options, **more)
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+
+OPTIONS = [{}, {"num_layers": 2, "bidirectional": True}, {"batch_first": True, "bias": False}]
+KINDS = [
+    (SparseGRU, {}),
+    (SparseLSTM, {}),
+    (SparseLSTM, {"proj_size": 7}),
+    (SparseRNN, {"nonlinearity": "relu"}),
+]
+
+
+def compare(sparse: SparseRNNBase, run: Callable[[nn.Module, Tensor, object], tuple[Tensor, object]], x: Tensor):
+    """Outputs and gradients of the layer beside those of the dense one; ``run`` gives a tensor and the last states."""
     dense = sparse.to_dense()
-    x, y = torch.randn(5, 3, 6), torch.randn(5, 3, 6)
-    given = [torch.randn_like(s) for s in listed(sparse(x)[1])]
-    inputs = [x.requires_grad_(), y.copy_(x.detach()).requires_grad_()]
+    given = [torch.randn_like(s) for s in listed(run(sparse, x, None)[1])]
     results = []
-    for layer, value in zip((sparse, dense), inputs, strict=True):
-        states = [g.clone().requires_grad_() for g in given]
-        out, last = layer(value, states[0] if len(states) == 1 else tuple(states))
+    for layer in (sparse, dense):
+        value, states = x.clone().requires_grad_(), [g.clone().requires_grad_() for g in given]
+        out, last = run(layer, value, states[0] if len(states) == 1 else tuple(states))
         loss = out.square().sum() + sum((s.sin().sum() for s in listed(last)), torch.zeros(()))
         loss.backward()
         results.append([out, *listed(last), value.grad, *(s.grad for s in states)])
     for mine, theirs in zip(*results, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
     same_gradients(sparse, dense)
-    assert [tuple(s.shape) for s in listed(sparse(x)[1])] == [tuple(s.shape) for s in listed(dense(x)[1])]
 
 
-@pytest.mark.parametrize("kind", [SparseGRU, SparseLSTM])
-def test_one_sequence_without_a_batch(kind: type[SparseRNNBase]):
-    sparse = kind(6, 20, num_layers=2)
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize(("kind", "more"), KINDS)
+def test_like_torch(kind: type[SparseRNNBase], more: dict[str, object], options: dict[str, object]):
+    compare(kind(6, 20, density=0.4, **options, **more), lambda layer, x, hx: layer(x, hx), torch.randn(5, 3, 6))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("lengths", [[2, 7, 7, 1], [5, 4, 3]])  # to be sorted, and sorted already
+@pytest.mark.parametrize(("kind", "more"), KINDS)
+def test_packed_sequences_like_torch(
+    kind: type[SparseRNNBase], more: dict[str, object], lengths: list[int], options: dict[str, object]
+):
+    sparse = kind(6, 20, density=0.4, **options, **more)
+    is_sorted = lengths == sorted(lengths, reverse=True)
+
+    def run(layer: nn.Module, x: Tensor, hx: object) -> tuple[Tensor, object]:
+        out, last = layer(pack_padded_sequence(x, lengths, enforce_sorted=is_sorted), hx)
+        assert isinstance(out, PackedSequence)
+        padded, sizes = pad_packed_sequence(out)
+        assert sizes.tolist() == lengths
+        return padded, last
+
+    compare(sparse, run, torch.randn(max(lengths), len(lengths), 6))
+
+
+@pytest.mark.parametrize("density", [1.0, {"ih": 1.0, "hh": 0.3}])
+@pytest.mark.parametrize("features", [1, 16, 21])
+@pytest.mark.parametrize(("kind", "more"), KINDS)
+def test_dense_weights_like_torch(
+    kind: type[SparseRNNBase], more: dict[str, object], features: int, density: float | dict[str, float]
+):
+    layer = kind(features, 20, density=density, **more)
+    compare(layer, lambda layer, x, hx: layer(x, hx), torch.randn(5, 3, features))
+
+
+@pytest.mark.parametrize(("kind", "more"), KINDS)
+def test_one_sequence_without_a_batch(kind: type[SparseRNNBase], more: dict[str, object]):
+    sparse = kind(6, 20, num_layers=2, **more)
     dense = sparse.to_dense()
     x = torch.randn(5, 6)
     states = tuple(torch.randn_like(s) for s in listed(sparse(x)[1]))
@@ -94,6 +134,8 @@ def test_densities_and_patterns():
     own = Pattern.full(8, 4)
     assert SparseLinear(4, 8, pattern=own).weight.pattern == own
     assert SparseRNN(4, 8, patterns={"weight_ih_l0": own}).weight_ih_l0.pattern == own
+    projected = SparseLSTM(8, 32, proj_size=4, density={"hr": 0.5})
+    assert (projected.weight_hr_l0.pattern.density, projected.weight_hh_l0.pattern.shape) == (0.5, (128, 4))
 
 
 def test_the_seed_decides_the_pattern():
@@ -147,7 +189,8 @@ def test_gradients_and_optimizer_hold_live_values_only():
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
-        (lambda: SparseLSTM(4, 8, proj_size=2), UnsupportedError, "proj_size=2"),
+        (lambda: SparseGRU(4, 8, proj_size=2), UsageError, "proj_size=2: only SparseLSTM projects"),
+        (lambda: SparseLSTM(4, 8, proj_size=8), UsageError, "fewer features than its 8 units"),
         (lambda: SparseGRU(4, 8, density=0.0), UsageError, "density is 0.0"),
         (lambda: SparseGRU(4, 0), UsageError, "at least 1"),
         (lambda: SparseRNN(4, 8, nonlinearity="gelu"), UsageError, "'gelu'"),
@@ -157,7 +200,8 @@ def test_gradients_and_optimizer_hold_live_values_only():
         (lambda: SparseGRU(4, 8)(torch.zeros(2, 3, 4), torch.zeros(1, 2, 8)), UsageError, r"\(1, 3, 8\)"),
         (lambda: SparseLinear(4, 8)(torch.zeros(2, 3)), UsageError, "expected 4 features"),
         (lambda: SparseGRU.from_dense(nn.LSTM(4, 8)), UnsupportedError, "LSTM is no dense form of SparseGRU"),
-        (lambda: SparseGRU(4, 8)(nn.utils.rnn.pack_sequence([torch.zeros(2, 4)])), UnsupportedError, "PackedSequence"),
+        (lambda: SparseGRU(4, 8)(pack_sequence([torch.zeros(2, 5)])), UsageError, "expected 4 features"),
+        (lambda: SparseLSTM(4, 8)(torch.zeros(2, 3, 4), [torch.zeros(1, 3, 8)]), UsageError, r"\(1, 3, 8\)"),
         (lambda: SparseLinear(4, 8)(torch.zeros(2, 4, device="meta")), UnsupportedError, "on the CPU"),
     ],
 )  # fmt: skip

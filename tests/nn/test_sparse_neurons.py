@@ -1,4 +1,4 @@
-"""SparseLIF and SparseRLIF beside the loops of snntorch, forward and backward."""
+"""Spiking layers beside the loops of snntorch, forward and backward."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from snntorch import surrogate  # noqa: E402
 
 from sparsecirc import nn as sparse_nn  # noqa: E402
 from sparsecirc.errors import UnsupportedError, UsageError  # noqa: E402
-from sparsecirc.nn import SparseLIF, SparseRLIF  # noqa: E402
+from sparsecirc.nn import SparseLIF, SparseRLIF, SparseRSynaptic, SparseSynaptic  # noqa: E402
+from sparsecirc.nn._neurons import SparseNeurons  # noqa: E402
 
 STEPS, BATCH, UNITS = 13, 5, 17
 SURROGATES = {
@@ -23,58 +24,77 @@ SURROGATES = {
 }
 
 
-def loop(module: object, x: Tensor, *states: Tensor) -> tuple[Tensor, Tensor]:
-    spikes, membranes = [], []
-    now = states
+KINDS: dict[str, type[SparseNeurons]] = {
+    "Leaky": SparseLIF, "RLeaky": SparseRLIF, "Synaptic": SparseSynaptic, "RSynaptic": SparseRSynaptic
+}  # fmt: skip
+
+
+def loop(module: object, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+    """Every state of every step; the spikes come first."""
+    steps, now = [], states
     for step in x:
-        spk, mem = module(step, *now)
-        now = (spk, mem) if len(states) == 2 else (mem,)
-        spikes.append(spk)
-        membranes.append(mem)
-    return torch.stack(spikes), torch.stack(membranes)
+        out = module(step, *now)
+        now = out if len(states) == len(out) else out[1:]  # spikes go back in where there is feedback
+        steps.append(out)
+    return tuple(torch.stack(s) for s in zip(*steps, strict=True))
 
 
-@pytest.mark.parametrize("recurrent", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("delay", [True, False])
 @pytest.mark.parametrize("reset", ["subtract", "zero", "none"])
 @pytest.mark.parametrize("name", SURROGATES)
-def test_like_the_loop(name: str, reset: str, delay: bool, recurrent: bool):
+def test_like_the_loop(name: str, reset: str, delay: bool, kind: str):
+    cls = KINDS[kind]
+    vectors = ["beta", "threshold", *(["alpha"] if "syn" in cls.states else [])]
     settings = {
         "beta": 0.6 + 0.3 * torch.rand(UNITS),
         "threshold": 0.5 + 0.3 * torch.rand(UNITS),
         "spike_grad": SURROGATES[name],
-        "learn_beta": True,
-        "learn_threshold": True,
         "reset_mechanism": reset,
         "reset_delay": delay,
     }
-    if recurrent:
-        dense = snntorch.RLeaky(linear_features=UNITS, **settings)
+    settings |= {f"learn_{v}": True for v in vectors}
+    settings |= {"alpha": 0.2 + 0.3 * torch.rand(UNITS)} if "alpha" in vectors else {}
+    settings |= {"linear_features": UNITS} if "spk" in cls.states else {}
+    dense = getattr(snntorch, kind)(**settings)
+    if "spk" in cls.states:
         with torch.no_grad():
             dense.recurrent.weight[torch.rand(UNITS, UNITS) < 0.6] = 0
-        sparse = SparseRLIF.from_dense(dense)
-        assert sparse.recurrent.nnz < 0.6 * UNITS**2
-    else:
-        dense = snntorch.Leaky(**settings)
-        sparse = SparseLIF.from_dense(dense)
+    sparse = cls.from_dense(dense)
     assert sparse.surrogate.kind == name
     x = 0.7 * torch.randn(STEPS, BATCH, UNITS)
-    spk, mem = torch.rand(BATCH, UNITS).round(), torch.randn(BATCH, UNITS)
+    states = [torch.rand(BATCH, UNITS).round() if s == "spk" else torch.randn(BATCH, UNITS) for s in cls.states]
     results = []
     for run in (sparse, lambda *args: loop(dense, *args)):
-        given = [t.clone().requires_grad_() for t in ((x, spk, mem) if recurrent else (x, mem))]
-        z, v = run(*given)
-        (z * torch.linspace(-1, 1, z.numel()).view_as(z) + v.sin()).sum().backward()
-        results.append([z, v, *(g.grad for g in given)])
+        given = [t.clone().requires_grad_() for t in (x, *states)]
+        z, *others = run(*given)
+        loss = (z * torch.linspace(-1, 1, z.numel()).view_as(z)).sum() + sum(o.sin().sum() for o in others)
+        loss.backward()
+        results.append([z, *others, *(g.grad for g in given)])
     assert torch.equal(results[0][0], results[1][0])
     assert 0.05 < float(results[0][0].detach().mean()) < 0.95
     pairs = list(zip(*results, strict=True))
-    pairs += [(sparse.beta.grad, dense.beta.grad), (sparse.threshold.grad, dense.threshold.grad)]
-    if recurrent:
+    pairs += [(getattr(sparse, v).grad, getattr(dense, v).grad) for v in vectors]
+    if "spk" in cls.states:
+        assert sparse.recurrent.nnz < 0.6 * UNITS**2
         pairs += [(sparse.recurrent.values.grad, sparse.recurrent.live(dense.recurrent.weight.grad))]
         pairs += [(sparse.recurrent_bias.grad, dense.recurrent.bias.grad)]
     for mine, theirs in pairs:
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=2e-4)
+
+
+def test_an_immediate_reset_of_recurrent_synapses():
+    """snntorch's RSynaptic ignores it; without feedback it must act as in Synaptic."""
+    settings = {"alpha": 0.5, "beta": 0.8, "reset_delay": False}
+    recurrent, plain = SparseRSynaptic(linear_features=6, **settings), SparseSynaptic(**settings)
+    with torch.no_grad():
+        recurrent.recurrent.values.zero_()
+        recurrent.recurrent_bias.zero_()
+    x = torch.randn(20, 3, 6)
+    for one, other in zip(recurrent(x), plain(x), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(UnsupportedError, match="reset_delay=False"):
+        recurrent.to_dense()
 
 
 def test_one_number_for_all_neurons_and_one_step():
@@ -91,15 +111,17 @@ def test_one_number_for_all_neurons_and_one_step():
     torch.testing.assert_close(lif.threshold.grad, dense.threshold.grad)
 
 
-@pytest.mark.parametrize("kind", ["Leaky", "RLeaky"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_there_and_back(kind: str):
-    size = {"linear_features": 6} if kind == "RLeaky" else {}
-    dense = getattr(snntorch, kind)(beta=0.8, reset_mechanism="zero", spike_grad=surrogate.sigmoid(7), **size)
-    cls = SparseRLIF if kind == "RLeaky" else SparseLIF
+    cls = KINDS[kind]
+    size = {"linear_features": 6} if "spk" in cls.states else {}
+    alpha = {"alpha": 0.7, "learn_alpha": True} if "syn" in cls.states else {}
+    dense = getattr(snntorch, kind)(beta=0.8, reset_mechanism="zero", spike_grad=surrogate.sigmoid(7), **size, **alpha)
     again = cls.from_dense(cls.from_dense(dense).to_dense())
     assert again.surrogate == sparse_nn.sigmoid(7)
     assert again.reset is cls.zero_reset
     assert not isinstance(again.beta, torch.nn.Parameter)
+    assert not alpha or isinstance(again.alpha, torch.nn.Parameter)
 
 
 def test_half_precision_input_and_frozen_feedback():
@@ -110,6 +132,8 @@ def test_half_precision_input_and_frozen_feedback():
     z.sum().backward()
     assert x.grad.dtype == torch.bfloat16
     assert lif.recurrent.values.grad is None
+    z, i, v = SparseSynaptic(0.5, 0.9)(x)
+    assert (z.dtype, i.dtype, v.dtype) == (torch.bfloat16, torch.float32, torch.float32)
 
 
 @pytest.mark.parametrize(

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from gradient_cases import gated, neurons
+from layer_catalogue import LAYERS, first, gradients
+from torch import Tensor
 
-from sparsecirc.nn import SparseGRU, SparseLinear, SparseLSTM, SparseRLIF
-from sparsecirc.ops import _autograd as ops
+from sparsecirc.nn import SparseGRU
+from sparsecirc.ops._autograd import _arrays, _gated, _linear, _spiking
 
-LAYERS: dict[str, Callable[[], nn.Module]] = {
-    "gru": lambda: SparseGRU(5, 12, num_layers=2, bidirectional=True, density=0.3),
-    "lstm": lambda: SparseLSTM(5, 12, density=0.3),
-    "lif": lambda: SparseRLIF(0.9, 5, learn_beta=True, density=0.5, reset_delay=False),
-    "linear": lambda: SparseLinear(5, 12, density=0.5),
-}
-
-
-def first(out: Tensor | tuple[Tensor, ...]) -> Tensor:
-    return out if isinstance(out, Tensor) else out[0]
-
-
-def gradients(layer: nn.Module, run: Callable[[Tensor], Tensor | tuple[Tensor, ...]], x: Tensor) -> list[Tensor]:
-    layer.zero_grad()
-    given = x.clone().requires_grad_()
-    out = first(run(given))
-    out.square().sum().backward()
-    return [out.detach(), given.grad, *(p.grad.clone() for p in layer.parameters() if p.grad is not None)]
+RULES = ("test_schema", "test_faketensor", "test_autograd_registration")
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_compiled_as_one_graph(name: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ops, "POISON", False)
+    monkeypatch.setattr(_arrays, "POISON", False)
     torch._dynamo.reset()
     layer = LAYERS[name]()
     x = torch.randn(4, 3, 5)
@@ -45,11 +29,12 @@ def test_compiled_as_one_graph(name: str, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["gru", "recurrent_synaptic"])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch itself
-def test_compiled_by_inductor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_compiled_by_inductor(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # it would take code for an older form of the ops
-    monkeypatch.setattr(ops, "POISON", False)
-    layer = LAYERS["gru"]()
+    monkeypatch.setattr(_arrays, "POISON", False)
+    layer = LAYERS[name]()
     x = torch.randn(4, 3, 5)
     compiled = gradients(layer, torch.compile(layer, fullgraph=True), x)
     for mine, theirs in zip(compiled, gradients(layer, layer, x), strict=True):
@@ -68,18 +53,18 @@ def test_autocast_computes_in_float32(name: str):
     assert all(p.grad.dtype == torch.float32 for p in layer.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("name", ["gru", "lstm", "lif"])
+@pytest.mark.parametrize("name", ["gru", "lstm"])
 def test_nothing_is_kept_where_no_gradient_is_wanted(name: str, monkeypatch: pytest.MonkeyPatch):
     layer = LAYERS[name]()
     kept: list[bool] = []
-    original = ops._outputs
+    original = _gated._outputs
 
     def watched(*args: object) -> tuple[Tensor, ...]:
         made = original(*args)
-        kept.append(any(t.numel() for t in made[4:]))
+        kept.append(any(t.numel() for t in made[3:]))
         return made
 
-    monkeypatch.setattr(ops, "_outputs", watched)
+    monkeypatch.setattr(_gated, "_outputs", watched)
     x = torch.randn(4, 3, 5)
     with_grad = first(layer(x))
     assert all(kept)
@@ -90,25 +75,34 @@ def test_nothing_is_kept_where_no_gradient_is_wanted(name: str, monkeypatch: pyt
     assert torch.equal(with_grad, without)
 
 
-@pytest.mark.parametrize("cell", ["gru", "lif"])
-def test_ops_keep_the_rules_of_torch(cell: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(ops, "POISON", False)
-    rows, width = ops.GATES[cell] * 3, 4 if cell == "gru" else 3
-    indptr, indices = torch.arange(rows + 1, dtype=torch.int32), torch.zeros(rows, dtype=torch.int32)
-    values = torch.randn(rows, requires_grad=True)
-    gated = cell == "gru"
-    args = (
-        torch.randn(2, 5, width, requires_grad=True), torch.randn(5, 3), None if gated else torch.randn(5, 3),
-        values.detach().requires_grad_() if gated else None, values, None, torch.randn(rows, requires_grad=True),
-        None if gated else torch.rand(3, requires_grad=True), None if gated else torch.rand(3),
-        *((indptr, indices) if gated else (None, None)), indptr, indices,
-        cell, False, "none" if gated else "subtract", True, "atan", 2.0, True,
-    )  # fmt: skip
-    torch.library.opcheck(
-        ops._recurrent, args, test_utils=("test_schema", "test_faketensor", "test_autograd_registration")
-    )
-    x, bias = torch.randn(5, 1, requires_grad=True), torch.randn(rows)
-    torch.library.opcheck(ops._linear, (x, values, bias, indptr, indices))
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_gated_ops_keep_the_rules_of_torch(cell: str, packed: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_arrays, "POISON", False)
+    made = gated(cell, 2, 3, 5, lengths=[2, 2, 2, 1, 1] if packed else None, width=2 if cell == "lstm" else None)
+    tensors = [made.get(n) for n in ("x", "state0", "state1", "ih", "hh", "hr", "bias_ih", "bias_hh")]
+    pattern = [made.get(f"{role}_{part}") for role in ("ih", "hh", "hr") for part in ("indptr", "indices")]
+    leaves = [None if t is None else t.requires_grad_() for t in tensors]
+    args = (*leaves, *pattern, made["offsets"], cell, False, True)
+    torch.library.opcheck(_gated._recurrent, args, test_utils=RULES)
+
+
+@pytest.mark.parametrize("delay", [False, True])
+@pytest.mark.parametrize("synaptic", [False, True])
+def test_spiking_ops_keep_the_rules_of_torch(synaptic: bool, delay: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_arrays, "POISON", False)
+    made = neurons(2, 3, 5, synaptic=synaptic)
+    names = ("x", "spk", "syn", "mem", "hh", "bias", "alpha", "beta", "theta")
+    leaves = [None if made[n] is None else made[n].requires_grad_() for n in names]
+    args = (*leaves, made["hh_indptr"], made["hh_indices"], "subtract", delay, "atan", 2.0)
+    torch.library.opcheck(_spiking._spiking, args, test_utils=RULES)
+
+
+def test_the_linear_op_keeps_the_rules_of_torch(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_arrays, "POISON", False)
+    indptr, indices = torch.arange(4, dtype=torch.int32), torch.zeros(3, dtype=torch.int32)
+    leaves = [torch.randn(5, 1).requires_grad_(), torch.randn(3).requires_grad_(), torch.randn(3).requires_grad_()]
+    torch.library.opcheck(_linear._linear, (*leaves, indptr, indices))
 
 
 def test_second_derivatives_are_refused():
@@ -119,7 +113,25 @@ def test_second_derivatives_are_refused():
         grad.sum().backward()
 
 
-def test_float64_runs_on_the_reference():
-    layer = SparseGRU(3, 4, density=0.5, dtype=torch.float64)
-    x = torch.randn(2, 2, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v: layer(v)[0], [x])
+SMOOTH = [name for name in LAYERS if "lif" not in name and "synaptic" not in name]
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_gradcheck_in_float64(name: str):
+    layer = LAYERS[name]().double()
+    parameters = dict(layer.named_parameters())
+
+    def f(x: Tensor, *values: Tensor) -> Tensor:
+        return first(torch.func.functional_call(layer, dict(zip(parameters, values, strict=True)), (x,)))
+
+    x = torch.randn(2, 2, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(f, [x, *parameters.values()], fast_mode=True)
+
+
+@pytest.mark.parametrize("name", [name for name in LAYERS if name not in SMOOTH])
+def test_spiking_layers_in_float64(name: str):  # a surrogate is no derivative that differences could check
+    layer = LAYERS[name]()
+    x = torch.randn(4, 3, 5)
+    native = gradients(layer, layer, x)
+    for mine, truth in zip(native, gradients(layer.double(), layer, x.double()), strict=True):
+        torch.testing.assert_close(mine.double(), truth, rtol=1e-4, atol=1e-5)
