@@ -68,6 +68,7 @@ sanitize: $(STAMP)
 	$(BIN)/cmake -S . -B build/sanitize -DSPARSECIRC_BUILD_TESTS=ON -DSPARSECIRC_SANITIZE=ON >/dev/null
 	$(BIN)/cmake --build build/sanitize
 	build/sanitize/sc_test
+	build/sanitize/sc_test_training
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks $(STAMP)
