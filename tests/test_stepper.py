@@ -126,6 +126,11 @@ def test_layouts_types_and_empty_batches() -> None:
     assert program.stepper(0)(np.zeros((0, 5)))["mem"].shape == (0, 9)
 
 
+def test_threads_share_a_batch() -> None:
+    graph = classifier_graph(GRU, 30, 64, 5, 0.4)
+    agree(sc.compile(graph, Target.cpu(threads=2), kernel="csr"), {"x": normal(5, 40, 30)}, 40)
+
+
 def test_integer_programs_and_their_states() -> None:
     program = sc.compile(recurrent_graph(GRU, 8, 32, 0.4), Target.cpu(dtype="int16"), kernel={"*.hh": "lookup16"})
     agree(program, {"x": normal(20, 1, 8)}, 1)

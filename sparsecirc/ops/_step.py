@@ -46,8 +46,8 @@ def _linear(runner: LinearRunner, x: Array) -> Fixed:
     n = int(np.prod(x.shape[:-1]))
     matrix, isa, bias = runner.packed.matrix, runner.isa.value, runner.bias
     flat_x, flat_y = x.reshape(n, cols), y.reshape(n, rows)
-    product = kernels.product
-    return Fixed(lambda: product(matrix, isa, flat_x, bias, flat_y), x, {"": y}, {})
+    product, threads = kernels.product, runner.threads
+    return Fixed(lambda: product(matrix, isa, flat_x, bias, flat_y, threads=threads), x, {"": y}, {})
 
 
 def _recurrent(runner: RecurrentRunner, x: Array) -> Fixed:
@@ -58,13 +58,13 @@ def _recurrent(runner: RecurrentRunner, x: Array) -> Fixed:
     layer, batched = runner.layer_for(batch)
     states, outs = [state[s] for s in node.cell.states], [out.get(p) for p in node.cell.states]
     flat = x.reshape(1, batch, int(np.prod(x.shape[2:])))
-    run, poison, bias = layer.run, _run.POISON, runner.drive_bias
+    run, bias, more = layer.run, runner.drive_bias, (batched, _run.POISON, runner.threads)
     if bias is None:
-        return Fixed(lambda: run(isa, flat, None, states, outs, batched, poison), x, out, state)
+        return Fixed(lambda: run(isa, flat, None, states, outs, *more), x, out, state)
     drive = np.zeros_like(flat)
 
     def shifted() -> None:
         np.add(flat, bias, out=drive)
-        run(isa, drive, None, states, outs, batched, poison)
+        run(isa, drive, None, states, outs, *more)
 
     return Fixed(shifted, x, out, state)
