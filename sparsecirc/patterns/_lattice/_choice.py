@@ -239,7 +239,8 @@ def search(system: System, how: Settings, wanted: float) -> Choice:
         except UsageError as error:
             refused.append(error)
 
-    for q in np.linspace(0, 1, GRID):
+    tail = 1.0 - 2.0 ** -np.arange(4, 12)  # where few connections are left, each one counts
+    for q in np.unique(np.concatenate([np.linspace(0, 1, GRID), tail])):
         look(float(values[min(int(q * len(values)), len(values) - 1)]) if len(values) else 0.0)
     if not tried:
         raise refused[0]

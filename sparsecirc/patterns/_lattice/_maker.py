@@ -105,8 +105,6 @@ class Lattice:
     wiring: Wiring = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, kind in (("adjacency", Adjacency), ("order", Order), ("keep", Keep)):
-            object.__setattr__(self, name, _coerce(kind, name, getattr(self, name)))
         given = [n for n in ("threshold", "quantile", "target_degree") if getattr(self, n) is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} both set the threshold of a lattice: give one of them")
@@ -215,13 +213,47 @@ class Lattice:
         return threshold_of_quantile(system, QUANTILE if self.quantile is None else self.quantile)
 
 
+def lattice(
+    adjacency: Adjacency | str = Adjacency.BINARY,
+    order: Order | str = Order.ACYCLIC,
+    keep: Keep | str = Keep.EITHER,
+    *,
+    threshold: float | None = None,
+    quantile: float | None = None,
+    target_degree: float | None = None,
+    target_density: float | None = None,
+    join: bool = False,
+    centrality: float = 0.0,
+    measure: Centrality = degree,
+    ranked: bool = False,
+    per_gate: bool = False,
+    aggregate: Aggregate = gate_max,
+    cuts: int | None = 256,
+    wiring: Wiring | None = None,
+) -> Lattice:
+    """Maker of lattice patterns; choices may be given by name. Arguments and errors as `Lattice`."""
+    return Lattice(
+        _coerce(Adjacency, "adjacency", adjacency),
+        _coerce(Order, "order", order),
+        _coerce(Keep, "keep", keep),
+        threshold=threshold,
+        quantile=quantile,
+        target_degree=target_degree,
+        target_density=target_density,
+        join=join,
+        centrality=centrality,
+        measure=measure,
+        ranked=ranked,
+        per_gate=per_gate,
+        aggregate=aggregate,
+        cuts=cuts,
+        wiring=wiring or {},
+    )
+
+
 def _coerce(kind: type[E], name: str, value: Any) -> E:
     try:
         return kind(value)
     except ValueError:
         choices = ", ".join(str(k.value) for k in kind)
         raise UsageError(f"{name} is {value!r}: expected one of {choices}") from None
-
-
-lattice = Lattice
-"""Maker of lattice patterns: ``lattice(adjacency="continuous", keep="cover")``; see `Lattice`."""

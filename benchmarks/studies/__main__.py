@@ -1,0 +1,87 @@
+"""`python -m benchmarks.studies NAME`: run a study again, print its rows, write its page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.studies._lattice import LATTICE
+from benchmarks.studies._page import write_page
+from benchmarks.studies._run import Progress, run, wall_clock
+from benchmarks.studies._study import Row, Setting, Study
+from sparsecirc._files import write_atomic
+from sparsecirc.errors import SparsecircError
+
+STUDIES: dict[str, Study] = {study.name: study for study in (LATTICE,)}
+SEEDS = (0, 1, 2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run or go on with a study; Ctrl-C prints and writes what was reached."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.studies", description=(__doc__ or "").strip())
+    parser.add_argument("study", choices=sorted(STUDIES))
+    parser.add_argument("--quick", action="store_true", help="small data, one seed: under 3 minutes, means little")
+    parser.add_argument("--seeds", default=None, metavar="N,N", help="default 0,1,2; with --quick 0")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as a JSON list")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write page, drawings and rows of a complete study")
+    parser.add_argument("--work", type=Path, default=Path("runs/studies"), metavar="DIR", help="default runs/studies")
+    parser.add_argument("--minutes", type=float, metavar="N", help="start no new task after this time; go on later")
+    parser.add_argument("--fresh", action="store_true", help="forget what earlier runs of this study kept")
+    args = parser.parse_args(argv)
+    try:
+        seeds = tuple(int(s) for s in args.seeds.split(",")) if args.seeds else ((0,) if args.quick else SEEDS)
+    except ValueError:
+        parser.error(f"--seeds {args.seeds}: expected whole numbers with commas, e.g. 0,1,2")
+    study = STUDIES[args.study]
+    folder = args.work / f"{study.name}-{'quick' if args.quick else 'full'}-{study.version}"
+    if args.fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    started = wall_clock()
+
+    def say(line: str) -> None:
+        print(f"[{wall_clock() - started:5.0f} s] {line}", file=sys.stderr, flush=True)
+
+    setting = Setting(args.quick, seeds, folder, say)
+    progress = Progress()
+    seconds = None if args.minutes is None else 60 * args.minutes
+    code = 0
+    try:
+        run(study, setting, progress, seconds=seconds, clock=wall_clock)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        code = 130
+    except SparsecircError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    print(table(progress.rows))
+    if args.json is not None:
+        write_atomic(args.json, json.dumps([r.to_json() for r in progress.rows], indent=1).encode())
+    if args.out is not None and progress.complete:
+        write_page(study, setting, progress.rows, args.out)
+        say(f"written to {args.out / study.name}.md")
+    elif not progress.complete and code == 0:
+        say(f"{progress.done} tasks are done, the time is over: the same command goes on from here")
+    return code
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows as aligned text."""
+    lines = [
+        f"{'cell':<14}{'method':<38}{'scope':<8}{'sparsity':>9}{'seed':>6}{'before':>9}{'after':>9}{'published':>11}"
+    ]
+    for r in rows:
+        after = "-" if r.accuracy_after is None else f"{r.accuracy_after:.4f}"
+        published = "-" if r.published is None else f"{r.published:.3g}"
+        lines.append(
+            f"{r.cell:<14}{r.method:<38}{r.scope:<8}{r.sparsity:>9.4f}{r.seed:>6}{r.accuracy_before:>9.4f}{after:>9}"
+            f"{published:>11}"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
