@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sparsecirc._prune import prune as prune
     from sparsecirc._shrink import remove_units as remove_units
     from sparsecirc._shrink import shrink as shrink
+    from sparsecirc._shrink_model import shrink_model as shrink_model
     from sparsecirc._target import Target as Target
     from sparsecirc._tuning import TuningCache as TuningCache
     from sparsecirc._verify import verify as verify
@@ -59,6 +60,7 @@ _HOME = {
     "remove_units": "_shrink",
     "save_graph": "ir",
     "shrink": "_shrink",
+    "shrink_model": "_shrink_model",
     "to_graph": "frontends",
     "verify": "_verify",
     "what_if": "_cost",

@@ -33,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_torch_layers", "ops._autograd"),
     ("masks", "nn"),
     ("rules", "frontends", "export", "data", "_bench", "_report", "interchange"),
-    ("testing", "demo"),
+    ("testing", "demo", "_shrink_model"),
     ("_cost",),
     ("_doctor",),
     ("cli",),
