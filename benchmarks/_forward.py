@@ -114,7 +114,7 @@ def bandwidth_note(program: Program) -> str:
         took = ", ".join(f"{c.weight} {c.us or 0:.1f}" for c in program.choices.values())
         return f"microseconds a step of each product, as compile measured it: {took}"
     packed = program.packed[choice.weight]
-    us = measure_products({"hh": packed}, program.isa, np.ones((1, packed.shape[1]), np.float32))["hh"]
+    us = measure_products({"hh": packed}, program.isa, np.ones((1, packed.shape[1]), np.float32), step=True)["hh"]
     rate, limit = choice.nbytes / us / 1e3, machine.read_limit(choice.nbytes)
     return (
         f"recurrent product alone {us:.2f} us, {rate:.0f} GB/s of weights, {rate / limit:.0%} of the {limit:.0f} GB/s "

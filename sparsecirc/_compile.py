@@ -186,7 +186,7 @@ def _choose(problem: Problem, weight: np.ndarray, forced: str | None, cache: Tun
     packs: dict[str, Packed] = {}
     if times is None:
         packs = {n: k.format.pack(problem.pattern, weight) for n, k in able.items()}
-        times = measure(packs, problem.isa, _inputs(problem))
+        times = measure(packs, problem.isa, _inputs(problem), step=problem.op != "product")
         if cache is not None and entry is not None:
             cache.store(entry, times)
     best = min(able, key=lambda n: times[n])

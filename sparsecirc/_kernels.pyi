@@ -79,7 +79,14 @@ class Layer:
     ) -> None: ...
 
 def product(
-    matrix: Matrix, isa: str, x: _F32, bias: _F32 | None, y: _F32, repeats: int = 1, threads: int = 1
+    matrix: Matrix,
+    isa: str,
+    x: _F32,
+    bias: _F32 | None,
+    y: _F32,
+    repeats: int = 1,
+    threads: int = 1,
+    step: bool = False,
 ) -> None: ...
 def product_batched(matrix: Matrix, isa: str, x: _F32, bias: _F32 | None, y: _F32) -> None: ...
 def read_words(x: NDArray[np.uint32], repeats: int) -> int: ...

@@ -185,5 +185,7 @@ def test_repeated_products_are_the_same_product() -> None:
         kernels.product(matrix, "scalar", x, None, once)
         kernels.product(matrix, "scalar", x, None, often, 5)
         assert np.array_equal(once, often)
-    with pytest.raises(ValueError, match="repeats must be at least 1"):
+    with pytest.raises(ValueError, match="repeats and threads must be at least 1"):
         kernels.product(matrix, "scalar", x, None, once, 0)
+    with pytest.raises(ValueError, match="one step runs on one thread"):
+        kernels.product(matrix, "scalar", x, None, once, 1, 2, step=True)

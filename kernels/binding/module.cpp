@@ -197,9 +197,10 @@ void usable(const Matrix *m, const sc_ops *ops) {
 }
 
 void product(const Matrix &m, const std::string &isa, const In<float> &x, const Maybe<float> &bias, Out<float> y,
-             int64_t repeats, int64_t threads) {
+             int64_t repeats, int64_t threads, bool step) {
   const sc_ops *ops = ops_for(isa);
   usable(&m, ops);
+  need(!step || threads == 1, "product: one step runs on one thread");
   need(repeats >= 1 && threads >= 1, "product: repeats and threads must be at least 1");
   need(x.ndim() == 2 && y.ndim() == 2 && x.shape(0) == y.shape(0) && static_cast<int64_t>(x.shape(1)) == m.cols() &&
            static_cast<int64_t>(y.shape(1)) == m.rows(),
@@ -212,6 +213,12 @@ void product(const Matrix &m, const std::string &isa, const In<float> &x, const 
   const std::vector<Part> parts = parts_of(n, 64, threads, n * m.stored());
   std::vector<Buffer<float>> spaces;
   for (size_t k = 0; k < parts.size(); k++) spaces.push_back(workspace(sc_product_workspace(m.get()), false));
+  if (step) {
+    for (int64_t again = 0; again < repeats; again++)
+      for (int64_t k = 0; k < n; k++)
+        sc_product_step(ops, m.get(), from + k * m.cols(), b, to + k * m.rows(), spaces[0].get());
+    return;
+  }
   for (int64_t again = 0; again < repeats; again++)
     in_parallel(parts.size(), [&](size_t k) {
       const Part p = parts[k];
@@ -419,7 +426,7 @@ NB_MODULE(_kernels, m) {
       .def("run", &Layer::run, nb::arg("isa"), nb::arg("x"), nb::arg("lengths").none(), nb::arg("state").noconvert(),
            nb::arg("out").noconvert(), nb::arg("batched") = false, nb::arg("poison") = false, nb::arg("threads") = 1);
   m.def("product", &product, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),
-        nb::arg("y").noconvert(), nb::arg("repeats") = 1, nb::arg("threads") = 1);
+        nb::arg("y").noconvert(), nb::arg("repeats") = 1, nb::arg("threads") = 1, nb::arg("step") = false);
   m.def("product_batched", &product_batched, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),
         nb::arg("y").noconvert());
   m.def("pointwise", &pointwise, nb::arg("name"), nb::arg("isa"), nb::arg("x"), nb::arg("y").noconvert());

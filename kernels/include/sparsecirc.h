@@ -164,6 +164,9 @@ void sc_run(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batch
 /* y[k] = bias + W x[k] for n contiguous vectors. workspace: sc_product_workspace(w) floats. */
 void sc_product(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias,
                 float *y, int64_t ldy, float *workspace);
+/* The same for one vector, with the loop and the order of sums of a recurrence. */
+void sc_product_step(const sc_ops *ops, const sc_matrix *w, const float *x, const float *bias, float *y,
+                     float *workspace);
 size_t sc_product_workspace(const sc_matrix *w);
 /* Reads n words `repeats` times, as fast as one core can, and gives the bitwise or of all of them. */
 uint32_t sc_read(const uint32_t *x, int64_t n, int64_t repeats);

@@ -73,6 +73,18 @@ static void product_of_batch(const sc_ops *ops, const sc_matrix *w, const float 
   }
 }
 
+void sc_product_step(const sc_ops *ops, const sc_matrix *w, const float *x, const float *bias, float *y,
+                     float *workspace) {
+  const int64_t wide = padded(w->cols, SC_PAD);
+  const int tiled = w->format == SC_FMT_lookup || w->format == SC_FMT_mantissa;
+  if (tiled && wide != w->cols) { /* tiles read past the end of x */
+    memcpy(workspace, x, (size_t)w->cols * sizeof(float));
+    memset(workspace + w->cols, 0, (size_t)(wide - w->cols) * sizeof(float));
+    x = workspace;
+  }
+  ops->mv[w->format](w, x, bias, y, (int32_t *)(void *)(workspace + wide));
+}
+
 void sc_product(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias,
                 float *y, int64_t ldy, float *workspace) {
   if (w->format == SC_FMT_dense) {
@@ -85,19 +97,7 @@ void sc_product(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t l
                        workspace);
     return;
   }
-  const int64_t wide = padded(w->cols, SC_PAD);
-  const int tiled = w->format == SC_FMT_lookup || w->format == SC_FMT_mantissa;
-  const int copy = tiled && wide != w->cols; /* tiles read past the end of a row of x */
-  int32_t *scratch = (int32_t *)(void *)(workspace + wide);
-  if (copy) memset(workspace, 0, (size_t)wide * sizeof(float));
-  for (int64_t k = 0; k < n; k++) {
-    const float *from = x + k * ldx;
-    if (copy) {
-      memcpy(workspace, from, (size_t)w->cols * sizeof(float));
-      from = workspace;
-    }
-    ops->mv[w->format](w, from, bias, y + k * ldy, scratch);
-  }
+  for (int64_t k = 0; k < n; k++) sc_product_step(ops, w, x + k * ldx, bias, y + k * ldy, workspace);
 }
 
 /* Features of state s: the projection narrows the first one. */

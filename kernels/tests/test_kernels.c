@@ -74,6 +74,8 @@ static int64_t check_product(const sc_ops *ops, const packed *w, const plain *p,
     float *space = poisoned((int64_t)sc_product_workspace(&w->m));
     sc_product(ops, &w->m, x, p->cols, n, bias, y, p->rows, space);
     wrong = wrong_entries(p, w->m.format, x, 1, p->cols, n, bias, y, 1, p->rows);
+    for (int64_t k = 0; k < n; k++) sc_product_step(ops, &w->m, x + k * p->cols, bias, y + k * p->rows, space);
+    wrong += wrong_entries(p, w->m.format, x, 1, p->cols, n, bias, y, 1, p->rows);
     free(space);
   }
   free(x);

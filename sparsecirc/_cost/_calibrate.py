@@ -146,7 +146,7 @@ def _samples(isa: Isa, shape: tuple[int, int], densities: Sequence[float], round
                 packed = kernel.format.pack(problem.pattern, weight)
                 for many in (False, True) if dtype == "f32" else (False,):
                     for x in _inputs(shape[1], many, problem.spikes):
-                        us = min(measure({"": packed}, isa, x)[""] for _ in range(rounds))
+                        us = min(measure({"": packed}, isa, x, step=not many)[""] for _ in range(rounds))
                         yield Sample(Size.of(packed), many, float(np.mean(x != 0)), us)
 
 

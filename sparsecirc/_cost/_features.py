@@ -34,7 +34,7 @@ class Size:
         starts: inner loops that one product begins.
         nbytes: of all arrays.
         tile_cols: columns of a tile, 0 where there are none.
-        by_column: whether only the columns of non-zero inputs are visited.
+        by_column: whether only the columns of inputs that are not zero are visited.
     """
 
     format: str
@@ -50,7 +50,7 @@ class Size:
     def of(packed: Packed, scale: float = 1.0) -> Size:
         """Of ``packed``, or of a matrix of ``scale`` times as many rows of the same kind."""
         stored = sum(a.size for a in (packed.values, packed.words, packed.words8) if a is not None)
-        by_column = packed.format == "columns"
+        by_column = packed.format.startswith("columns")
         whole = by_column and packed.ptr is None  # columns without an index have a loop of their own
         starts = packed.count.size if packed.count is not None else packed.shape[0] / 16
         if packed.ptr is not None:

@@ -39,7 +39,7 @@ class Check:
     Attributes:
         name: kernel or cell.
         isa: instruction set.
-        what: ``"product"``, ``"batch"`` or ``"layer"``.
+        what: ``"product"``, ``"step"``, ``"batch"`` or ``"layer"``.
         error: largest difference, relative as the limit is.
         limit: largest that passes.
         note: what went wrong where it is no difference.
@@ -59,7 +59,7 @@ class Check:
 
 
 def product_checks() -> Iterator[Check]:
-    """Every kernel as a product of one vector, and of a batch where it has such a loop."""
+    """Every kernel as a product of some vectors, as a step of a recurrence, and of a batch where it has such a loop."""
     for isa in available_isas():
         for dtype in DTYPES:
             for kernel in kernels_for(isa, dtype).values():
@@ -89,9 +89,10 @@ def _kernel(kernel: Kernel, problem: Problem) -> Iterator[Check]:
     x = rng.uniform(-1, 1, (3, cols)).astype(np.float32)
     if problem.spikes:
         x = (x > 0).astype(np.float32)
-    y = np.full((3, rows), np.nan, np.float32)
-    native.product(packed.matrix, kernel.isa.value, x, None, y)
-    yield Check(name, kernel.isa.value, "product", _error(used, x, y), limit, note)
+    for what in ("product", "step"):
+        y = np.full((3, rows), np.nan, np.float32)
+        native.product(packed.matrix, kernel.isa.value, x, None, y, step=what == "step")
+        yield Check(name, kernel.isa.value, what, _error(used, x, y), limit, note)
     if native.has_batched(kernel.isa.value, packed.format):
         yield Check(name, kernel.isa.value, "batch", _batched_error(packed, used, kernel.isa), limit)
 
