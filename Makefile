@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := CMakeLists.txt $(wildcard kernels/*.def kernels/*/*.c kernels/*/*.h kernels/*/*.cpp)
 EXTRAS := torch,onnx,nir,demo,bench,test,dev
-PYTEST_WORKERS ?= 2
+TEST_WORKERS ?= 2
 
 .PHONY: help install demo test test-slow bench bench-results lint types format-check sanitize clean
 
@@ -14,6 +14,7 @@ help:
 	@echo "make test       the tests"
 	@echo "make test-slow  the tests that need minutes or real data (SPARSECIRC_DATA)"
 	@echo "make bench      sparse kernels beside every peer that is installed; make bench-results keeps and publishes all"
+	@echo "make test-neon  the kernels for 64-bit Arm, cross-compiled and emulated"
 	@echo "make lint types format-check sanitize   what CI checks besides"
 	@echo "make install    create $(VENV) and build the kernels;  make clean removes what was built"
 
@@ -37,7 +38,7 @@ demo: $(STAMP)
 	$(BIN)/sparsecirc demo -o runs/demo --force
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m 'not slow'
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m 'not slow'
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
@@ -69,6 +70,17 @@ sanitize: $(STAMP)
 	$(BIN)/cmake --build build/sanitize
 	build/sanitize/sc_test
 	build/sanitize/sc_test_training
+
+# The C tests and the packers against kernels for 64-bit Arm, in an emulator; once more, where it differs, without the
+# instructions that early processors lack.
+test-neon: $(STAMP)
+	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null \
+	  || { echo "make test-neon needs: apt-get install gcc-aarch64-linux-gnu g++-aarch64-linux-gnu qemu-user" >&2; exit 2; }
+	$(BIN)/cmake -S . -B build/neon -DSPARSECIRC_BUILD_TESTS=ON -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake >/dev/null
+	$(BIN)/cmake --build build/neon
+	$(BIN)/ctest --test-dir build/neon --output-on-failure -j $(TEST_WORKERS)
+	qemu-aarch64 -cpu cortex-a72 build/neon/sc_test dense8
+	$(BIN)/python -m pytest -m slow tests/test_neon.py
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks $(STAMP)

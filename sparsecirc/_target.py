@@ -9,7 +9,7 @@ from sparsecirc.errors import UsageError
 
 
 class Isa(str, Enum):
-    """Instruction sets the native kernels are built for, from least to most capable on x86-64."""
+    """Instruction sets of the native kernels: avx2 and avx512 on x86-64, neon on 64-bit Arm, scalar everywhere."""
 
     SCALAR = "scalar"
     NEON = "neon"

@@ -5,11 +5,17 @@ extern const sc_train_ops sc_train_ops_scalar;
 #ifdef SC_X86
 extern const sc_train_ops sc_train_ops_avx2, sc_train_ops_avx512;
 #endif
+#ifdef SC_AARCH64
+extern const sc_train_ops sc_train_ops_neon;
+#endif
 
 const sc_train_ops *sc_train_ops_for(const sc_ops *ops) {
 #ifdef SC_X86
   if (!strcmp(ops->isa, "avx512")) return &sc_train_ops_avx512;
   if (!strcmp(ops->isa, "avx2")) return &sc_train_ops_avx2;
+#endif
+#ifdef SC_AARCH64
+  if (!strcmp(ops->isa, "neon")) return &sc_train_ops_neon;
 #endif
   return &sc_train_ops_scalar;
 }

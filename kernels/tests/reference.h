@@ -123,28 +123,81 @@ static void unit(const sc_layer *l, int64_t i, const double *a, const double *b,
 
 static int64_t wide_of(const sc_layer *l, int k) { return k ? l->units : l->width; }
 
+/* A matrix row by row, without its zeros: a run multiplies by it at every step, under an emulator too. */
+typedef struct rows_of {
+  int64_t rows, cols, *end, *column;
+  double *w, *x; /* x: room for what the kernel sees of an input */
+  int format;
+} rows_of;
+
+static rows_of live_rows(const plain *p, int format) {
+  rows_of m = {.format = format};
+  if (!p) return m;
+  m.rows = p->rows;
+  m.cols = p->cols;
+  m.end = exactly(m.rows, sizeof(int64_t));
+  m.column = exactly(m.rows * m.cols, sizeof(int64_t));
+  m.w = exactly(m.rows * m.cols, sizeof(double));
+  m.x = exactly(m.cols, sizeof(double));
+  int64_t n = 0;
+  for (int64_t i = 0; i < m.rows * m.cols; i++) {
+    if (p->w[i] != 0) {
+      m.column[n] = i % m.cols;
+      m.w[n++] = (double)p->w[i];
+    }
+    m.end[i / m.cols] = n;
+  }
+  return m;
+}
+
+static void free_rows(const rows_of *m) {
+  free(m->end);
+  free(m->column);
+  free(m->w);
+  free(m->x);
+}
+
+/* y = W x + bias; bias may be null. */
+static void times(const rows_of *m, const double *x, const float *bias, double *y) {
+  for (int64_t c = 0; c < m->cols; c++) m->x[c] = seen(m->format, x[c]);
+  int64_t k = 0;
+  for (int64_t r = 0; r < m->rows; r++) {
+    y[r] = bias ? (double)bias[r] : 0.0;
+    for (; m->cols && k < m->end[r]; k++) y[r] += m->w[k] * m->x[m->column[k]];
+  }
+}
+
 /* Sample `b` of a run; states and outputs are doubles in the layout of sc_io. */
 static void reference_run(const layer_case *c, const sc_io *io, int64_t b, double *state[3], double *out[3]) {
   const sc_layer *l = &c->l;
   const int64_t rows = l->units * gate_count[l->cell], steps = io->lengths ? io->lengths[b] : io->steps;
   double *a = exactly(rows, sizeof(double)), *r = exactly(rows, sizeof(double));
   double *x = exactly(l->in, sizeof(double)), *h = exactly(l->units, sizeof(double));
+  const rows_of ih = live_rows(c->ih, c->ih_format), hh = live_rows(c->hh, c->hh_format);
+  const rows_of hr = live_rows(c->hr, c->hr_format);
   double *s[3];
   for (int k = 0; k < state_count[l->cell]; k++) s[k] = state[k] + b * wide_of(l, k);
   for (int64_t k = 0; k < steps; k++) {
     const int64_t t = l->reverse ? steps - 1 - k : k;
     for (int64_t i = 0; i < l->in; i++) x[i] = (double)io->x[(t * io->batch + b) * l->in + i];
+    if (c->ih) times(&ih, x, l->bias_ih, a);
+    if (c->hh) times(&hh, s[0], l->bias_hh, r);
     for (int64_t i = 0; i < rows; i++) {
-      a[i] = c->ih ? entry(c->ih, c->ih_format, i, x, l->bias_ih, NULL) : x[i];
-      r[i] = l->bias_hh ? (double)l->bias_hh[i] : 0.0;
-      if (c->hh) r[i] = entry(c->hh, c->hh_format, i, s[0], l->bias_hh, NULL);
+      if (!c->ih) a[i] = x[i];
+      if (!c->hh) r[i] = l->bias_hh ? (double)l->bias_hh[i] : 0.0;
       if (l->hh_diag) r[i] += s[0][i] * (double)l->hh_diag[i];
     }
     for (int64_t i = 0; i < l->units; i++) unit(l, i, a, r, s, h);
-    for (int64_t i = 0; i < l->width; i++) s[0][i] = c->hr ? entry(c->hr, c->hr_format, i, h, NULL, NULL) : h[i];
+    if (c->hr)
+      times(&hr, h, NULL, s[0]);
+    else
+      memcpy(s[0], h, (size_t)l->units * sizeof(double));
     for (int j = 0; j < state_count[l->cell]; j++)
       memcpy(out[j] + (t * io->batch + b) * wide_of(l, j), s[j], (size_t)wide_of(l, j) * sizeof(double));
   }
+  free_rows(&ih);
+  free_rows(&hh);
+  free_rows(&hr);
   free(a);
   free(r);
   free(x);

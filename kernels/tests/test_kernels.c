@@ -432,26 +432,48 @@ static void test_function(const sc_ops *ops, const char *name, void (*run)(int64
   free(y);
 }
 
-int main(void) {
+/* Whether a format was asked for: by name, or as those whose number leaves `k` on division by `n`, written k/n. */
+static int wanted(int argc, char **argv, int format) {
+  for (int i = 1; i < argc; i++) {
+    int k, n;
+    if (!strcmp(argv[i], format_names[format])) return 1;
+    if (sscanf(argv[i], "%d/%d", &k, &n) == 2 && n > 0 && format % n == k) return 1;
+  }
+  return argc < 2;
+}
+
+static void test_isa(const sc_ops *ops, int argc, char **argv) {
+  for (int format = 0; format < SC_N_FORMATS; format++) {
+    if (!wanted(argc, argv, format)) continue;
+    random_state = (uint32_t)format + 1; /* a format alone fails as it does among the others */
+    test_products(ops, format);
+    test_nan(ops, format);
+    for (int cell = 0; cell < SC_N_CELLS; cell++) test_sequences(ops, cell, format);
+  }
+  test_wrong_kernel_is_seen(ops);
+  test_tiles_of_others(ops);
+  test_function(ops, "exp", ops->exp_n, exp, -87, 88, 1.2);
+  test_function(ops, "tanh", ops->tanh_n, tanh, -9.5, 9.5, 1.5);
+  test_function(ops, "sigmoid", ops->sigmoid_n, logistic, -80, 30, 2.5);
+}
+
+int main(int argc, char **argv) {
+  int formats = 0;
+  for (int format = 0; format < SC_N_FORMATS; format++) formats += wanted(argc, argv, format);
+  if (!formats) {
+    fprintf(stderr, "usage: sc_test [FORMAT ...] [k/n ...]: no format is called that\n");
+    return 2;
+  }
   for (size_t k = 0; k < sizeof isa_names / sizeof *isa_names; k++) {
     const sc_ops *ops = sc_ops_for(isa_names[k]);
-    if (!ops) {
+    if (ops)
+      test_isa(ops, argc, argv);
+    else
       printf("skipped %s: this build or processor lacks it\n", isa_names[k]);
-      continue;
-    }
-    for (int format = 0; format < SC_N_FORMATS; format++) {
-      test_products(ops, format);
-      test_nan(ops, format);
-      for (int cell = 0; cell < SC_N_CELLS; cell++) test_sequences(ops, cell, format);
-    }
-    test_wrong_kernel_is_seen(ops);
-    test_tiles_of_others(ops);
-    test_function(ops, "exp", ops->exp_n, exp, -87, 88, 1.2);
-    test_function(ops, "tanh", ops->tanh_n, tanh, -9.5, 9.5, 1.5);
-    test_function(ops, "sigmoid", ops->sigmoid_n, logistic, -80, 30, 2.5);
   }
   for (int format = 0; format < SC_N_FORMATS; format++)
-    for (int variant = 0; variant < 2; variant++) test_matrix_checks(format, variant);
+    for (int variant = 0; variant < 2; variant++)
+      if (wanted(argc, argv, format)) test_matrix_checks(format, variant);
   report(!sc_ops_for("sse9"), "any", "isa", "sse9", "is known");
   printf("%d passed, %d failed\n", passed, failed);
   return failed ? 1 : 0;

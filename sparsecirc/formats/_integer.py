@@ -38,8 +38,8 @@ def _row_scale(pattern: Pattern, weight: F32, top: int, group: NDArray[np.int64]
     np.maximum.at(largest, pattern.rows, values)
     scale = largest / top
     if group is not None:
-        sums = np.bincount(group, weights=values, minlength=n_groups).reshape(rows, -1).max(axis=1, initial=0.0)
-        scale = np.maximum(scale, sums / SUM_LIMIT)
+        sums = np.bincount(group, weights=values, minlength=n_groups).reshape(rows, n_groups // max(rows, 1))
+        scale = np.maximum(scale, sums.max(axis=1, initial=0.0) / SUM_LIMIT)
     return np.where(scale > 0, scale, 1.0).astype(np.float32)
 
 
