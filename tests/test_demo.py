@@ -187,6 +187,13 @@ def test_the_trade_off_marks_what_is_not_beaten() -> None:
     assert sorted(opacity) == ["0.2", "0.75", "0.75", "0.75"]
     assert "small: 97.00%, 2.00 us/step" in svg
     assert pareto(points[:1]).count("<circle") == 1
+    starts = [(float(x), float(y)) for x, y in re.findall(r'<text x="([0-9.]+)" y="([0-9.]+)">', svg)]
+    assert len(starts) == 4
+    words = re.findall(r'<text x="[0-9.]+" y="[0-9.]+">(\w+)<', svg)
+    boxes = [(x, y - 11, x + 7 * len(word), y + 3) for (x, y), word in zip(starts, words, strict=True)]
+    for k, a in enumerate(boxes):
+        for b in boxes[k + 1 :]:
+            assert a[0] >= b[2] or b[0] >= a[2] or a[1] >= b[3] or b[1] >= a[3], "labels lie on each other"
 
 
 def test_pictures() -> None:

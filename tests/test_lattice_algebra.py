@@ -426,3 +426,18 @@ def test_a_thousand_neurons_take_little_time_and_memory():
 def test_components_of_a_dense_graph():
     assert components(pack(np.ones((300, 300), dtype=bool))).max() == 0
     assert components(pack(np.zeros((0, 0), dtype=bool))).tolist() == []
+
+
+@pytest.mark.slow
+def test_four_thousand_neurons_take_less_than_a_minute():
+    n = 4096
+    strengths = np.abs(np.random.default_rng(0).standard_normal((n, n), dtype=np.float32))
+    start = time.process_time()
+    dag = forward(strengths, acyclic_order(strengths))
+    found = meet_irreducible(preorder(cut(dag, 1.0)))
+    loose = attribute_irreducible(cut(strengths, 2.5), n)
+    widest = widest_paths(dag)
+    assert time.process_time() - start < 60
+    assert 0 < found.sum() < n
+    assert loose.shape == (n,)
+    assert np.array_equal(widest > 0, preorder(cut(dag, 0.0)).matrix())

@@ -90,11 +90,9 @@ CURVE: dict[str, Plan] = {
 VARIANTS: dict[str, Plan] = {
     "binary both, ranked, order per gate": lattice_method(lattice(keep="both", ranked=True, per_gate=True)),
     "binary both, ranked, joins": lattice_method(lattice(keep="both", ranked=True, join=True)),
-    "binary both, ranked, quantile .99": lattice_method(lattice(keep="both", ranked=True, quantile=0.99)),
     "binary cover, ranked": lattice_method(lattice(keep="cover", ranked=True)),
     "binary either, ranked, scc degree 1": lattice_method(lattice(order="scc", ranked=True)),
     "binary cover, ranked, scc degree 1": lattice_method(lattice(order="scc", keep="cover", ranked=True)),
-    "continuous either": lattice_method(lattice(adjacency="continuous")),
     "continuous both": lattice_method(lattice(adjacency="continuous", keep="both")),
     "continuous both, degree centrality": lattice_method(lattice(adjacency="continuous", keep="both", centrality=1.0)),
     "continuous both, time": lattice_method(lattice(adjacency="continuous", keep="both", order="time")),
@@ -166,7 +164,7 @@ class Sizes:
     curve: tuple[str, ...]
 
 
-FULL = Sizes(128, 64, 4, (0.5, 0.7, 0.8, 0.9, 0.95, 0.99), (0.5, 0.95), tuple(VARIANTS), tuple(CURVE))
+FULL = Sizes(128, 64, 4, (0.5, 0.8, 0.9, 0.95, 0.99), (0.9,), tuple(VARIANTS), tuple(CURVE))
 QUICK = Sizes(
     32, 64, 2, (0.5, 0.9), (0.9,), tuple(VARIANTS)[:4], ("magnitude", "random", "gradient", "lattice_continuous")
 )

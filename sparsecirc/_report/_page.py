@@ -119,19 +119,20 @@ def _summary(runs: Sequence[Run]) -> str:
 
 
 def _points(runs: Sequence[Run]) -> list[Point]:
-    """Each network as compiled and, once per dense accuracy and time, as its best dense engine runs it."""
-    points: list[Point] = []
+    """Each network as compiled, and each network before pruning on its fastest dense engine."""
+    ours: list[Point] = []
+    dense: dict[tuple[float, int], Point] = {}  # several runs may start from the same network
     for run in runs:
-        dense, pruned = _accuracies(run)
-        if not run.bench or run.packed is None or dense is None or pruned is None:
+        before, after = _accuracies(run)
+        if not run.bench or run.packed is None or before is None or after is None:
             continue
         engines = {e["name"]: float(e["us_per_step"]) for e in run.bench["engines"]}
-        best = run.bench.get("best_dense")
-        if best in engines:
-            points.append(Point(f"{run.title}, dense ({best})", dense, engines[best], run.packed[1], False))
         if "sparsecirc" in engines:
-            points.append(Point(run.title, pruned, engines["sparsecirc"], run.packed[0], True))
-    return points
+            ours.append(Point(run.title, after, engines["sparsecirc"], run.packed[0], True))
+        best, key = run.bench.get("best_dense"), (before, run.packed[1])
+        if best in engines and (key not in dense or engines[best] < dense[key].us):
+            dense[key] = Point(f"dense, {best}", before, engines[best], run.packed[1], False)
+    return [*dense.values(), *ours]
 
 
 def _trade(runs: Sequence[Run]) -> str:

@@ -9,8 +9,11 @@ from html import escape
 
 WIDTH, HEIGHT = 640, 320
 LEFT, RIGHT, TOP, BOTTOM = 56, 24, 16, 44
-LARGEST = 22.0
+LARGEST = 18.0
 """Radius of the largest network in pixels."""
+LETTER = 7.2
+"""Width of a letter at 13 px."""
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -67,18 +70,16 @@ def pareto(points: Sequence[Point]) -> str:
         parts.append(f'<text x="{LEFT - 6}" y="{y(value / 100) + 4:.1f}" text-anchor="end">{value:.1f}</text>')
     for tick in _ticks(10**low_x, 10**high_x):
         parts.append(f'<text x="{x(tick):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{tick:g}</text>')
-    for point, unbeaten in sorted(zip(points, front(points), strict=True), key=lambda pair: -pair[0].bytes):
-        radius = max(3.0, LARGEST * math.sqrt(point.bytes / biggest))
-        kind = "ours" if point.ours else "peer"
+    drawn = sorted(zip(points, front(points), strict=True), key=lambda pair: -pair[0].bytes)
+    circles = [(x(p.us), y(p.accuracy), max(3.0, LARGEST * math.sqrt(p.bytes / biggest))) for p, _ in drawn]
+    for (point, unbeaten), (cx, cy, radius) in zip(drawn, circles, strict=True):
         tip = f"{point.label}: {point.accuracy:.2%}, {point.us:.2f} us/step, {point.bytes / 1024:.0f} KiB"
-        right = x(point.us) + radius + 4 < WIDTH - 150
-        anchor, at = ("start", x(point.us) + radius + 4) if right else ("end", x(point.us) - radius - 4)
         parts.append(
-            f'<g><title>{escape(tip)}</title><circle class="{kind}" cx="{x(point.us):.1f}" '
-            f'cy="{y(point.accuracy):.1f}" r="{radius:.1f}" fill-opacity="{0.75 if unbeaten else 0.2}"/>'
-            f'<text x="{at:.1f}" y="{y(point.accuracy) + 4:.1f}" text-anchor="{anchor}">{escape(point.label)}</text>'
-            "</g>"
+            f'<g><title>{escape(tip)}</title><circle class="{"ours" if point.ours else "peer"}" cx="{cx:.1f}" '
+            f'cy="{cy:.1f}" r="{radius:.1f}" fill-opacity="{0.75 if unbeaten else 0.2}"/></g>'
         )
+    for (point, _), at in zip(drawn, _places([p.label for p, _ in drawn], circles), strict=True):
+        parts.append(f'<text x="{at[0]:.1f}" y="{at[1]:.1f}">{escape(point.label)}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(
         f'<text x="{middle:.0f}" y="{HEIGHT - 8}" text-anchor="middle">microseconds per step</text>'
@@ -86,6 +87,29 @@ def pareto(points: Sequence[Point]) -> str:
         f'transform="rotate(-90 12 {HEIGHT / 2 - 14:.0f})">accuracy, %</text></svg>'
     )
     return "".join(parts)
+
+
+def _places(labels: Sequence[str], circles: Sequence[tuple[float, float, float]]) -> list[tuple[float, float]]:
+    """Where each label starts: beside, over or under its circle, wherever it covers nothing; else to the right."""
+    taken: list[Box] = [(x - r, y - r, x + r, y + r) for x, y, r in circles]
+    found = []
+    for label, (x, y, r) in zip(labels, circles, strict=True):
+        wide = LETTER * len(label)
+        starts = [(x + r + 4, y + 4), (x - r - 4 - wide, y + 4)]
+        starts += [(x - wide / 2, y + side) for step in range(3) for side in (-r - 6 - 15 * step, r + 15 + 15 * step)]
+        boxes = [(left, base - 11, left + wide, base + 3) for left, base in starts]
+        free = [
+            k for k, box in enumerate(boxes)
+            if box[0] > LEFT and box[2] < WIDTH and box[1] > 0 and not any(_overlap(box, other) for other in taken)
+        ]  # fmt: skip
+        best = free[0] if free else 0
+        taken.append(boxes[best])
+        found.append(starts[best])
+    return found
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _ticks(low: float, high: float) -> list[float]:
