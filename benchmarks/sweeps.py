@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         print(f"[{time.monotonic() - started:5.0f} s] {line}", file=sys.stderr, flush=True)
 
-    budget = Budget(args.quick, 0.05 if args.quick else 0.2, 5 if args.quick else 9, say)
+    budget = Budget(args.quick, 0.05 if args.quick else 0.2, 7 if args.quick else 31, say)
     points: list[tuple[str, float, Measured]] = []
     code = 0
     try:
