@@ -22,7 +22,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "_target", "_kernels", "_machine"),
     ("_pattern", "_lattice"),
     ("_files", "_native"),
-    ("patterns", "formats", "cells"),
+    ("patterns", "formats", "cells", "structures"),
     ("ir",),
     ("ops",),
     ("scores", "_prune", "_shrink", "_choice"),

@@ -11,12 +11,14 @@ from pathlib import Path
 
 from benchmarks.studies._lattice import LATTICE
 from benchmarks.studies._page import write_page
+from benchmarks.studies._reber import REBER
 from benchmarks.studies._run import Progress, run, wall_clock
+from benchmarks.studies._structures import STRUCTURES
 from benchmarks.studies._study import Row, Setting, Study
 from sparsecirc._files import write_atomic
 from sparsecirc.errors import SparsecircError
 
-STUDIES: dict[str, Study] = {study.name: study for study in (LATTICE,)}
+STUDIES: dict[str, Study] = {study.name: study for study in (LATTICE, REBER, STRUCTURES)}
 SEEDS = (0, 1, 2)
 
 

@@ -3,6 +3,7 @@
 from sparsecirc._machine import cache_dir
 from sparsecirc.data._dataset import Dataset
 from sparsecirc.data._images import digits, fashion_mnist, mnist, parse_idx
+from sparsecirc.data._reber import accepts, reber
 from sparsecirc.data._series import Series, japanese_vowels, pad, parse_ts
 from sparsecirc.data._store import DataFile, Progress, read
 from sparsecirc.data._trained import wavernn_768
@@ -12,6 +13,7 @@ __all__ = [
     "Dataset",
     "Progress",
     "Series",
+    "accepts",
     "cache_dir",
     "digits",
     "fashion_mnist",
@@ -21,5 +23,6 @@ __all__ = [
     "parse_idx",
     "parse_ts",
     "read",
+    "reber",
     "wavernn_768",
 ]
