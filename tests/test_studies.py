@@ -18,13 +18,16 @@ from benchmarks import lattice_tiles as tiles
 from benchmarks._networks import gated
 from benchmarks.studies import __main__ as command
 from benchmarks.studies import _lattice as study_lattice
+from benchmarks.studies import _reber as study_reber
+from benchmarks.studies import _strings as study_strings
+from benchmarks.studies import _structures as study_structures
 from benchmarks.studies._page import lines, markdown, spread
 from benchmarks.studies._run import Progress, run
 from benchmarks.studies._study import Page, Row, Setting, Study, Task
 from sparsecirc import interpret, prune
 from sparsecirc._prune import named
 from sparsecirc.cells import LSTM
-from sparsecirc.data import Dataset
+from sparsecirc.data import Dataset, reber
 from sparsecirc.errors import UsageError
 
 KEYS = {"study", "cell", "method", "scope", "sparsity", "seed", "accuracy_before", "accuracy_after", "published"}
@@ -187,3 +190,59 @@ def test_a_renumbered_layer_computes_the_same(order):
     x = np.random.default_rng(0).standard_normal((5, 2, 64))
     y = interpret(graph, x).y
     np.testing.assert_allclose(interpret(tiles.permuted(graph, "rnn", new_order), x).y, y[..., new_order], atol=1e-12)
+
+
+# The studies on Reber strings ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_strings(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = reber(96, 64)
+    monkeypatch.setattr(study_reber, "strings", lambda quick: data)
+    monkeypatch.setattr(study_structures, "strings", lambda quick: data)
+    monkeypatch.setattr(study_reber, "QUICK", study_reber.Sizes(("gru",), (0.8, 1.0), 1, 32))
+    monkeypatch.setattr(study_structures, "QUICK", study_structures.Sizes(("rnn_tanh",), 3, 1))
+
+
+@pytest.mark.usefixtures("few_strings")
+def test_reber_prunes_all_scopes_and_quotes_the_thesis(tmp_path):
+    progress, here = Progress(), setting(tmp_path)
+    run(study_reber.REBER, here, progress, clock=lambda: 0.0)
+    assert progress.complete
+    assert {(r.scope, r.sparsity) for r in progress.rows[1:]} == {
+        (s, level) for s in ("i2h", "h2h", "both") for level in (0.8, 1.0)
+    }
+    assert [r.published for r in progress.rows if r.published is not None] == [0.994]
+    page = study_reber.REBER.page(progress.rows, here)
+    assert "| gru 80 % | 99.4 | - |" in page.text
+    assert {ET.fromstring(svg).tag.split("}")[1] for svg in page.figures.values()} == {"svg"}
+
+
+def test_reber_masks_count_over_all_layers_together():
+    model = study_strings.Reader("lstm")
+    masks = study_reber.masks_for(model, "i2h", 0.9)
+    total = sum(p.shape[0] * p.shape[1] for p in masks.patterns.values())
+    assert sum(p.nnz for p in masks.patterns.values()) == round(0.1 * total)
+    assert {name.rsplit(".", 1)[1] for name in masks.patterns} == {"ih"}
+    nothing = study_reber.masks_for(model, "both", 1.0)
+    nothing.apply()
+    assert not any(bool(p.detach().any()) for n, p in model.rnn.named_parameters() if n.startswith("weight"))
+
+
+@pytest.mark.usefixtures("few_strings")
+def test_structures_correlate_accuracy_with_the_graphs(tmp_path):
+    progress, here = Progress(), setting(tmp_path)
+    run(study_structures.STRUCTURES, here, progress, clock=lambda: 0.0)
+    assert len(progress.rows) == 6
+    assert progress.rows[0].published == 0.842
+    text = study_structures.STRUCTURES.page(progress.rows, here).text
+    assert "| source_nodes | " in text
+    assert "(+0.35)" in text
+
+
+def test_correlation_and_fit_of_known_numbers():
+    x = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert study_structures._pearson(x, -2 * x) == pytest.approx(-1)
+    assert np.isnan(study_structures._pearson(x, np.ones(5)))
+    assert study_structures._fit(x[:, None], 3 * x + 1) == pytest.approx(1)
+    assert np.isnan(study_structures._fit(x[:2, None], x[:2]))
