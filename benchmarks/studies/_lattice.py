@@ -73,6 +73,42 @@ def weighted(weight: NDArray[Any], name: str) -> NDArray[Any]:
     return np.asarray(np.abs(weight) * persistence)
 
 
+def critical(net: Trained) -> NDArray[np.bool_]:
+    """Meet-irreducible units of the LSTM's recurrence."""
+    how = Criteria(pattern=lattice(keep="both"), select=SCOPES["h2h"])
+    explained = plan_weights(net.weights, None, how).explanations[0]
+    assert isinstance(explained, LatticeExplanation)
+    return explained.critical()["rnn.l0"]
+
+
+def largest(net: Trained, count: int) -> NDArray[np.bool_]:
+    """Units with the largest recurrent weights out of them."""
+    hh = next(w.value for w in net.weights if w.role == "hh")
+    norm = np.linalg.norm(hh, axis=0)
+    return np.asarray(norm >= np.sort(norm)[-count])
+
+
+def drawn(net: Trained, count: int) -> NDArray[np.bool_]:
+    """Units at random."""
+    keep = np.random.default_rng(net.seed).permutation(next(w.value for w in net.weights if w.role == "hh").shape[1])
+    return keep < count
+
+
+def inside(choose: Callable[[Trained, int], NDArray[np.bool_]]) -> Plan:
+    """Magnitude, but connections between chosen units come first: tells whether it matters which units these are."""
+
+    def make(net: Trained) -> Score:
+        keep = choose(net, int(critical(net).sum()))
+
+        def score(weight: NDArray[Any], name: str) -> NDArray[Any]:
+            between = np.tile(keep[:, None] & keep, (weight.shape[0] // weight.shape[1], 1))
+            return np.asarray(np.abs(weight) + 2 * np.abs(weight).max() * between)
+
+        return score
+
+    return score_method(make)
+
+
 WIRING = {"bottom.ih": (("pixels", 28), ("top", 64)), "top.ih": (("bottom", 64),)}
 BINARY = lattice_method(lattice(keep="both", wiring=WIRING))
 CONTINUOUS = lattice_method(lattice(adjacency="continuous", keep="cover", wiring=WIRING))
@@ -86,8 +122,10 @@ CURVE: dict[str, Plan] = {
     "lattice_continuous": CONTINUOUS,
     "lattice_per_gate": lattice_method(lattice(adjacency="continuous", keep="cover", per_gate=True)),
     "lattice_ranked": lattice_method(lattice(keep="both", ranked=True)),
+    "random_units_ranked": inside(drawn),
 }
 VARIANTS: dict[str, Plan] = {
+    "largest units, ranked": inside(largest),
     "binary both, ranked, order per gate": lattice_method(lattice(keep="both", ranked=True, per_gate=True)),
     "binary both, ranked, joins": lattice_method(lattice(keep="both", ranked=True, join=True)),
     "binary cover, ranked": lattice_method(lattice(keep="cover", ranked=True)),
@@ -121,27 +159,6 @@ def neurons(choose: Callable[[Trained, int], NDArray[np.bool_]]) -> Plan:
         return {name: Pattern.from_mask(mask, "neurons") for name, mask in masks.items()}
 
     return plan
-
-
-def critical(net: Trained) -> NDArray[np.bool_]:
-    """Meet-irreducible units of the LSTM's recurrence."""
-    how = Criteria(pattern=lattice(keep="both"), select=SCOPES["h2h"])
-    explained = plan_weights(net.weights, None, how).explanations[0]
-    assert isinstance(explained, LatticeExplanation)
-    return explained.critical()["rnn.l0"]
-
-
-def largest(net: Trained, count: int) -> NDArray[np.bool_]:
-    """Units with the largest recurrent weights out of them."""
-    hh = next(w.value for w in net.weights if w.role == "hh")
-    norm = np.linalg.norm(hh, axis=0)
-    return np.asarray(norm >= np.sort(norm)[-count])
-
-
-def drawn(net: Trained, count: int) -> NDArray[np.bool_]:
-    """Units at random."""
-    keep = np.random.default_rng(net.seed).permutation(next(w.value for w in net.weights if w.role == "hh").shape[1])
-    return keep < count
 
 
 NEURONS: dict[str, Plan] = {
