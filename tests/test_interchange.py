@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -422,7 +421,7 @@ def test_missing_packages_are_named(tmp_path: Path) -> None:
     assert len(lines) == 6
     assert "needs the package 'scipy', which is not installed: pip install 'sparsecirc[bench]'" in lines[0]
     assert "pip install 'sparsecirc[torch]'" in lines[1]
-    assert json.dumps(lines)  # plain text, one line each
+    assert "torch_sparse" not in lines[5]  # torch itself is what is missing first
 
 
 def test_records_are_frozen() -> None:

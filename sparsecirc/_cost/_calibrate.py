@@ -144,7 +144,7 @@ def _samples(isa: Isa, shape: tuple[int, int], densities: Sequence[float], round
                 if problem is None:
                     continue
                 packed = kernel.format.pack(problem.pattern, weight)
-                for many in (False, True) if dtype == "f32" else (False,):
+                for many in (False,) if dtype.startswith("int") else (False, True):
                     for x in _inputs(shape[1], many, problem.spikes):
                         us = min(measure({"": packed}, isa, x, step=not many)[""] for _ in range(rounds))
                         yield Sample(Size.of(packed), many, float(np.mean(x != 0)), us)

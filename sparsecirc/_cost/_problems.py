@@ -18,7 +18,7 @@ MAKERS: tuple[PatternMaker, ...] = (
 )  # fmt: skip
 """Patterns tried for a kernel, until it supports one."""
 
-DTYPES = ("f32", "int16", "int8")
+DTYPES = ("f32", "bf16", "int16", "int8")
 
 
 def patterns_of(scores: NDArray[Any], density: float) -> Iterator[Pattern]:

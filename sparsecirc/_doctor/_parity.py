@@ -27,7 +27,7 @@ STEPS = 40
 BATCHES = (1, 9)
 """Batches of layers: sample by sample, and the kernels of larger batches."""
 
-LIMITS = {"f32": TOLERANCE.product, "int16": 0.55 / 2047, "int8": 0.55 / 127}
+LIMITS = {"f32": TOLERANCE.product, "bf16": TOLERANCE.product, "int16": 0.55 / 2047, "int8": 0.55 / 127}
 """Largest difference of a product with inputs in [-1, 1], relative to the sum of the weights' magnitudes. Integer
 kernels round each input to 12 or 8 bits: by half a step, and a little for the sums."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsecirc.errors import UsageError, missing_extra
+from sparsecirc.errors import MissingExtraError, UsageError, missing_extra
 from sparsecirc.interchange._matrix import SparseMatrix, blocks_of, canonical, from_blocks, transposed
 
 if TYPE_CHECKING:
@@ -144,5 +144,8 @@ def _package() -> Any:
     try:
         import torch_sparse
     except ImportError as error:
-        raise missing_extra("torch-sparse", "torch", "conversion to or from torch_sparse.SparseTensor") from error
+        raise MissingExtraError(
+            "conversion to or from torch_sparse.SparseTensor needs the package 'torch-sparse', which is not installed: "
+            "pip install torch-sparse, which is compiled for about 15 minutes"
+        ) from error
     return torch_sparse
