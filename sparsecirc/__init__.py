@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sparsecirc._program import Program as Program
     from sparsecirc._prune import plan as plan
     from sparsecirc._prune import prune as prune
+    from sparsecirc._shrink import rank_units as rank_units
     from sparsecirc._shrink import remove_units as remove_units
     from sparsecirc._shrink import shrink as shrink
     from sparsecirc._shrink_model import shrink_model as shrink_model
@@ -57,6 +58,7 @@ _HOME = {
     "load_graph": "ir",
     "plan": "_prune",
     "prune": "_prune",
+    "rank_units": "_shrink",
     "remove_units": "_shrink",
     "save_graph": "ir",
     "shrink": "_shrink",

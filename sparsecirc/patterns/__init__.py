@@ -24,6 +24,7 @@ from sparsecirc.patterns._maker import (
     live_count,
     rank_together,
 )
+from sparsecirc.patterns._structured import KeepDiagonal, Lines, columns, keep_diagonal, rows
 from sparsecirc.patterns._unstructured import Unstructured, unstructured
 
 __all__ = [
@@ -34,8 +35,10 @@ __all__ = [
     "FanIn",
     "Joint",
     "Keep",
+    "KeepDiagonal",
     "Lattice",
     "LatticeExplanation",
+    "Lines",
     "NeuronReason",
     "Order",
     "PatternMaker",
@@ -44,15 +47,18 @@ __all__ = [
     "Wired",
     "block",
     "check_sparsity",
+    "columns",
     "combined_digest",
     "fan_in",
     "gate_max",
     "gate_norm",
+    "keep_diagonal",
     "lattice",
     "live_count",
     "load_patterns",
     "n_m",
     "rank_together",
+    "rows",
     "save_patterns",
     "unstructured",
 ]
