@@ -20,7 +20,7 @@ from sparsecirc import Masks, Pattern
 from sparsecirc._prune import Scope, named
 
 NAME = "reber"
-SCOPES = {"i2h": ("*.ih",), "h2h": ("*.hh",), "both": ("*.ih", "*.hh")}
+SCOPES = {"both": ("*.ih", "*.hh"), "h2h": ("*.hh",), "i2h": ("*.ih",)}
 LEVELS = tuple(k / 10 for k in range(1, 11))
 PUBLISHED: Mapping[tuple[str, float], tuple[float, float | None]] = {
     ("rnn_tanh", 0.7): (0.933, None),
@@ -49,7 +49,7 @@ class Sizes:
     batch: int
 
 
-FULL = Sizes(tuple(KINDS), LEVELS, 50, 32)
+FULL = Sizes(("gru", "lstm", "rnn_relu", "rnn_tanh"), LEVELS, 50, 32)
 QUICK = Sizes(("rnn_tanh", "gru"), (0.5, 0.8, 0.9, 1.0), 4, 64)
 
 
