@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from benchmarks.studies._page import grouped, lines, markdown, spread
-from benchmarks.studies._strings import KINDS, accuracy, strings, train, trained
+from benchmarks.studies._strings import accuracy, strings, train, trained
 from benchmarks.studies._study import Page, Row, Setting, Study, Task
 from sparsecirc import Masks, Pattern
 from sparsecirc._prune import Scope, named
