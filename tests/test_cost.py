@@ -262,6 +262,14 @@ def test_reports_are_text_and_json() -> None:
     assert "shares it over 50 steps" in str(found)
 
 
+def test_layers_without_units_or_inputs() -> None:
+    nothing = what_if(recurrent_graph(GRU, 4, 0, 1.0), (0.5,), model=made_up()).layers[0]
+    assert nothing.dense_us == nothing.at[0].us == 0
+    assert nothing.at[0].speedup == 1
+    blind = what_if(recurrent_graph(GRU, 0, 8, 1.0), (0.5,), model=made_up()).layers[0]
+    assert blind.dense_us == pytest.approx(1e-3 * (32 * 8 + 8))  # 24 rows are padded to 32; and the gates
+
+
 def test_wrong_questions_are_refused() -> None:
     graph = recurrent_graph(GRU, 16, 64, 1.0)
     with pytest.raises(UsageError, match="sparsity"):

@@ -279,18 +279,18 @@ class _Predictor:
 
         def at(sparsity: float) -> Guess:
             us, formats = fastest([m.pruned(sparsity, self.maker) for m in matrices])
-            return Guess(sparsity, us, dense_us / us, formats)
+            return Guess(sparsity, us, _quotient(dense_us, us), formats)
 
         dense_us, _ = fastest([m.pruned(0.0, self.maker) for m in matrices])
         us, formats = fastest([m.problem for m in matrices])
-        live = sum(m.problem.pattern.nnz for m in matrices) / sum(m.weight.size for m in matrices)
+        live = _quotient(sum(m.problem.pattern.nnz for m in matrices), sum(m.weight.size for m in matrices))
         return LayerGuess(
             node.name,
             node.cell.name if isinstance(node, Recurrent) else node.kind,
             {m.role: m.shape for m in matrices},
             graph.specs[node.name].time,
             dense_us,
-            Guess(1 - live, us, dense_us / us, formats),
+            Guess(1 - live, us, _quotient(dense_us, us), formats),
             tuple(at(s) for s in wanted),
             _crossing(lambda s: at(s).us < dense_us * (1 - MARGIN)),
         )
@@ -313,6 +313,11 @@ class _Predictor:
         if not found:
             raise UnsupportedError("no format that can run it is in the calibration: calibrate again")
         return found
+
+
+def _quotient(a: float, b: float) -> float:
+    """A / b; 1 for layers without anything to do."""
+    return a / b if b else 1.0
 
 
 def _crossing(faster: Callable[[float], bool]) -> float | None:
