@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sparsecirc._program import Program as Program
     from sparsecirc._prune import plan as plan
     from sparsecirc._prune import prune as prune
+    from sparsecirc._sensitivity import sensitivity as sensitivity
     from sparsecirc._shrink import rank_units as rank_units
     from sparsecirc._shrink import remove_units as remove_units
     from sparsecirc._shrink import shrink as shrink
@@ -61,6 +62,7 @@ _HOME = {
     "rank_units": "_shrink",
     "remove_units": "_shrink",
     "save_graph": "ir",
+    "sensitivity": "_sensitivity",
     "shrink": "_shrink",
     "shrink_model": "_shrink_model",
     "to_graph": "frontends",

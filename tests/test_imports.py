@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ir",),
     ("ops",),
     ("scores", "_prune", "_shrink", "_choice"),
-    ("_stepper", "budgets"),
+    ("_stepper", "budgets", "_sensitivity"),
     ("_program", "_tuning", "_ties"),
     ("_compile", "_verify"),
     # To here without torch.

@@ -12,7 +12,19 @@ from typing import Annotated, Any
 import typer
 
 from sparsecirc import __version__
-from sparsecirc.cli import _bench, _compile, _demo, _doctor, _env, _export, _inspect, _prune, _report, _verify
+from sparsecirc.cli import (
+    _bench,
+    _compile,
+    _demo,
+    _doctor,
+    _env,
+    _export,
+    _inspect,
+    _prune,
+    _report,
+    _sensitivity,
+    _verify,
+)
 from sparsecirc.cli._command import Interrupted, register
 from sparsecirc.errors import SparsecircError
 
@@ -31,6 +43,7 @@ app = typer.Typer(
             "Examples:",
             "sparsecirc demo",
             "sparsecirc inspect demo:gru --per-gate",
+            "sparsecirc sensitivity demo:mnist-lstm --data mnist",
             "sparsecirc prune demo:gru --sparsity 0.9 -o runs/gru",
             "sparsecirc compile runs/gru",
             "sparsecirc verify runs/gru --against interpret,torch",
@@ -60,7 +73,7 @@ def _root(
     pass
 
 
-for _module in (_inspect, _prune, _compile, _verify, _bench, _export, _report, _demo, _env, _doctor):
+for _module in (_inspect, _sensitivity, _prune, _compile, _verify, _bench, _export, _report, _demo, _env, _doctor):
     register(app, _module.COMMAND)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsecirc.cli._command import Command, ModelSpec
-from sparsecirc.cli._console import Out, human_bytes, human_count, split_names, table
+from sparsecirc.cli._console import Out, human_bytes, human_count, table
 from sparsecirc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,23 +81,16 @@ def _sparsities(text: str | None, pattern: str) -> tuple[float, ...] | None:
     Raises:
         UsageError: no numbers in [0, 1), or a pattern that fixes the sparsity itself.
     """
-    from sparsecirc.cli._recipe import pattern_named
+    from sparsecirc.cli._recipe import numbers, pattern_named
     from sparsecirc.patterns import Ranked
 
-    names = split_names(text, "--what-if")
-    if names is None:
+    if text is None:
         if pattern != "unstructured":
             raise UsageError("--pattern says what --what-if prunes to: add --what-if .5,.9,.95")
         return None
     if not isinstance(pattern_named(pattern), Ranked):
         raise UsageError(f"pattern '{pattern}' fixes the sparsity itself: expected unstructured or block:ROWSxCOLS")
-    try:
-        found = tuple(float(n) for n in names)
-    except ValueError:
-        found = (-1.0,)
-    if not all(0 <= s < 1 for s in found):
-        raise UsageError(f"--what-if '{text}' is not understood: expected sparsities from 0 to below 1, e.g. .5,.9,.95")
-    return found
+    return numbers(text, "--what-if")
 
 
 def _predict(graph: Graph, activity: Activity, sparsities: tuple[float, ...], pattern: str) -> WhatIf:

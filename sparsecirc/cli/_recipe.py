@@ -6,17 +6,20 @@ import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sparsecirc.cli._choices import Adjacency, Keep, Method, Order, Schedule, Scope
-from sparsecirc.errors import FileFormatError, UsageError
+from sparsecirc.cli._console import split_names
+from sparsecirc.cli._recipe_file import RecipeFile, read_recipe_file
+from sparsecirc.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sparsecirc._prune import Sparsity
     from sparsecirc.patterns import Lattice
 
 
@@ -45,12 +48,28 @@ def pattern_named(text: str) -> Callable[..., Any]:
     return patterns.unstructured
 
 
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """The sparsities of an option with commas.
+
+    Raises:
+        UsageError: no numbers in [0, 1).
+    """
+    try:
+        found = tuple(float(n) for n in split_names(text, option) or ())
+    except ValueError:
+        found = (-1.0,)
+    if not all(0 <= s < 1 for s in found):
+        raise UsageError(f"{option} '{text}' is not understood: expected sparsities from 0 to below 1, e.g. .5,.9,.95")
+    return found
+
+
 class Recipe(BaseModel):
     """Everything that decides the result of ``prune`` besides the model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sparsity: float | None = Field(None, ge=0.0, lt=1.0)
+    sparsities: dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(default_factory=dict)
     method: Method = Method.MAGNITUDE
     pattern: str = "unstructured"
     scope: Scope = Scope.PER_GATE
@@ -88,8 +107,10 @@ class Recipe(BaseModel):
         return pattern_named(self.pattern)
 
     @property
-    def resolved_sparsity(self) -> float | None:
-        """The sparsity; 0.9 where none was given, ``None`` where the pattern or a threshold implies it."""
+    def resolved_sparsity(self) -> Sparsity:
+        """The sparsity, or those by name; 0.9 where none was given, ``None`` where a pattern or a threshold says it."""
+        if self.sparsities:
+            return cast("Sparsity", self.sparsities)
         implied = _N_M.fullmatch(self.pattern) or _FAN_IN.fullmatch(self.pattern)
         threshold = self.method is Method.LATTICE and self.lattice_threshold is not None
         return self.sparsity if self.sparsity is not None or implied or threshold else 0.9
@@ -146,27 +167,30 @@ def make_recipe(path: Path | None, given: Mapping[str, Any]) -> Recipe:
 
     Raises:
         FileFormatError: the file is missing or not YAML.
-        UsageError: an unknown field, or a value out of range; names the field, the value and what is expected.
+        UsageError: an unknown field, or a value out of range; names the file and the line, or the option, the value and
+            what is expected.
     """
-    fields: dict[str, Any] = {} if path is None else _read(path)
-    fields.update({k: v for k, v in given.items() if v is not None})
+    file = RecipeFile() if path is None else read_recipe_file(path)
+    options = {k: v for k, v in given.items() if v is not None}
+    fields = {**file.fields, **options}
     for name in fields:
         if name not in Recipe.model_fields:
-            near = get_close_matches(str(name), Recipe.model_fields, n=1)
+            near = get_close_matches(name, Recipe.model_fields, n=1)
             hint = f": did you mean '{near[0]}'?" if near else f": expected {', '.join(Recipe.model_fields)}"
-            raise UsageError(f"recipe field '{name}' is unknown{hint}")
+            raise UsageError(f"{file.where(name)}recipe field '{name}' is unknown{hint}")
     try:
         recipe = Recipe(**fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        lead = "" if message.startswith("expected") else "expected "
-        raise UsageError(f"{name.replace('_', '-')} {first['input']!r} is not possible: {lead}{message}") from error
+        raise _refused(error, file, options) from error
+    if recipe.sparsity is not None and recipe.sparsities:
+        raise UsageError(
+            f"{file.where('sparsities')}sparsities and sparsity {recipe.sparsity:g} exclude each other: keep one, or "
+            "write the sparsity as '*' first in sparsities"
+        )
     if recipe.epochs and recipe.data is None:
         raise UsageError(f"epochs {recipe.epochs} needs data to train on: add --data, e.g. --data digits")
     if recipe.method is not Method.LATTICE:
-        given_here = [n for n in fields if str(n).startswith("lattice_") and n in given and given[n] is not None]
+        given_here = [n for n in options if n.startswith("lattice_")]
         if given_here:
             option = given_here[0].replace("_", "-")
             raise UsageError(f"--{option} needs --method lattice, got --method {recipe.method.value}")
@@ -175,13 +199,13 @@ def make_recipe(path: Path | None, given: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileFormatError(f"recipe {path} is not a file: expected YAML")
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FileFormatError(f"recipe {path} is not YAML: {error}") from error
-    if not isinstance(found, dict):
-        raise FileFormatError(f"recipe {path} holds {type(found).__name__}: expected fields such as 'sparsity: 0.9'")
-    return found
+def _refused(error: ValidationError, file: RecipeFile, options: Mapping[str, Any]) -> UsageError:
+    """The first complaint, in our words."""
+    first = error.errors()[0]
+    keys = [str(part) for part in first["loc"]]
+    where = "" if keys[0] in options else file.where(*keys)
+    name = " ".join([keys[0].replace("_", "-"), *(f"'{key}'" for key in keys[1:])])
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = message.replace("a valid dictionary", "names with a sparsity for each")
+    lead = "" if message.startswith("expected") else "expected "
+    return UsageError(f"{where}{name} {first['input']!r} is not possible: {lead}{message}")

@@ -12,7 +12,19 @@ from cli_support import Cli
 from sparsecirc import __version__
 from sparsecirc.cli import _app
 
-COMMANDS = ["inspect", "prune", "compile", "verify", "bench", "export", "report", "demo", "env", "doctor"]
+COMMANDS = [
+    "inspect",
+    "sensitivity",
+    "prune",
+    "compile",
+    "verify",
+    "bench",
+    "export",
+    "report",
+    "demo",
+    "env",
+    "doctor",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

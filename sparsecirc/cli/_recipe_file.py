@@ -1,0 +1,72 @@
+"""Recipes as files: YAML, with the line of every field for the messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sparsecirc.errors import FileFormatError
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """The fields of a recipe and where they stand.
+
+    Attributes:
+        path: of the file; ``None`` where there is none.
+        fields: as written.
+        lines: line of each key, from 1, by the keys that lead to it.
+    """
+
+    path: Path | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    lines: Mapping[tuple[str, ...], int] = field(default_factory=dict)
+
+    def where(self, *keys: str) -> str:
+        """``"recipe FILE, line N: "`` for a field of the file; nothing for one that is not in it."""
+        for known in (keys[:n] for n in range(len(keys), 0, -1)):
+            if known in self.lines:
+                return f"recipe {self.path}, line {self.lines[known]}: "
+        return ""
+
+
+def read_recipe_file(path: Path) -> RecipeFile:
+    """The fields of a file.
+
+    Raises:
+        FileFormatError: it is missing, not YAML, not a mapping, or names a field twice.
+    """
+    if not path.is_file():
+        raise FileFormatError(f"recipe {path} is not a file: expected YAML")
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, yaml.SafeLoader)
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        at = "" if mark is None else f", line {mark.line + 1}"
+        why = getattr(error, "problem", None) or error
+        raise FileFormatError(f"recipe {path}{at} is not YAML: {why}") from error
+    if not isinstance(found, dict) or not isinstance(root, yaml.MappingNode):
+        raise FileFormatError(f"recipe {path} holds {type(found).__name__}: expected fields such as 'sparsity: 0.9'")
+    lines: dict[tuple[str, ...], int] = {}
+    _collect(root, (), lines, path)
+    return RecipeFile(path, {str(k): v for k, v in found.items()}, lines)
+
+
+def _collect(node: yaml.MappingNode, above: tuple[str, ...], lines: dict[tuple[str, ...], int], path: Path) -> None:
+    for key, value in node.value:
+        keys = (*above, str(key.value))
+        line = key.start_mark.line + 1
+        if keys in lines:
+            raise FileFormatError(
+                f"recipe {path}, line {line}: field '{'.'.join(keys)}' stands in line {lines[keys]} already: "
+                "expected it once"
+            )
+        lines[keys] = line
+        if isinstance(value, yaml.MappingNode):
+            _collect(value, keys, lines, path)
