@@ -64,22 +64,23 @@ static inline void sc_add_words(const int16_t *v, const int16x8_t x[4], int32x4_
   }
 }
 
-/* As sc_planes: of each 16 states first the lower bytes, then the upper ones. */
-static inline const uint8_t *sc_planes16(const float *x, int64_t cols, int32_t *scratch) {
-  uint8_t *planes = (uint8_t *)(void *)scratch;
-  for (int64_t c = 0; c < (cols + SC_PAD - 1) / SC_PAD * SC_PAD; c += 16) {
+/* As sc_planes: first the lower bytes of all states, then the upper ones. */
+static inline int64_t sc_planes16(const float *x, int64_t cols, uint8_t *planes) {
+  const int64_t wide = (cols + SC_PAD - 1) / SC_PAD * SC_PAD;
+  for (int64_t c = 0; c < wide; c += 16) {
     int32x4_t q[4];
     sc_quantise(x + c, cols - c, SC_STATE16, q);
     const uint8x16_t a = vreinterpretq_u8_s16(sc_narrow(q[0], q[1])), b = vreinterpretq_u8_s16(sc_narrow(q[2], q[3]));
-    vst1q_u8(planes + 2 * c, vuzp1q_u8(a, b));
-    vst1q_u8(planes + 2 * c + 16, vuzp2q_u8(a, b));
+    vst1q_u8(planes + c, vuzp1q_u8(a, b));
+    vst1q_u8(planes + wide + c, vuzp2q_u8(a, b));
   }
-  return planes;
+  return wide;
 }
 
 static void SC_NAME(lookup16_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   if (SC_NAME(nan_state)(w, x, y)) return;
-  const uint8_t *planes = sc_planes16(x, w->cols, scratch);
+  uint8_t *planes = (uint8_t *)(void *)scratch;
+  const int64_t wide = sc_planes16(x, w->cols, planes);
   const uint8x16_t mask = vdupq_n_u8(31);
   for (int64_t r = 0, strip = 0; r < w->rows; r += 16, strip++) {
     float32x4_t f[4];
@@ -90,14 +91,13 @@ static void SC_NAME(lookup16_mv)(const sc_matrix *w, const float *x, const float
       for (int i = 0; i < 8; i++) s[i] = vdupq_n_s32(0);
       for (int64_t k = from; k < end; k++) {
         const int16_t *v = w->words + 32 * k;
-        const uint8_t *p = planes + 32 * w->base[k];
-        const uint8x16x2_t lower = {{vld1q_u8(p), vld1q_u8(p + 32)}}, upper = {{vld1q_u8(p + 16), vld1q_u8(p + 48)}};
+        const uint8_t *p = planes + w->base[k];
         int16x8_t inputs[4];
         for (int half = 0; half < 2; half++) {
           const uint8x16_t a = vreinterpretq_u8_s16(vld1q_s16(v + 16 * half));
           const uint8x16_t b = vreinterpretq_u8_s16(vld1q_s16(v + 16 * half + 8));
           const uint8x16_t index = vandq_u8(vuzp1q_u8(a, b), mask);
-          const uint8x16_t lo = vqtbl2q_u8(lower, index), hi = vqtbl2q_u8(upper, index);
+          const uint8x16_t lo = sc_pick32(p, index), hi = sc_pick32(p + wide, index);
           inputs[2 * half] = vreinterpretq_s16_u8(vzip1q_u8(lo, hi));
           inputs[2 * half + 1] = vreinterpretq_s16_u8(vzip2q_u8(lo, hi));
         }

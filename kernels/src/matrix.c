@@ -116,7 +116,10 @@ static const char *check_corrections(const sc_matrix *w, int64_t groups) {
     const int8_t *v = w->bytes + r / 16 * groups * 64 + r % 16 * 4;
     int64_t sum = 0;
     for (int64_t g = 0; g < groups; g++)
-      for (int i = 0; i < 4; i++) sum += v[g * 64 + i];
+      for (int i = 0; i < 4; i++) {
+        if (v[g * 64 + i] == INT8_MIN) return "a byte is -128, which some kernels cannot negate";
+        sum += v[g * 64 + i];
+      }
     if (w->correction[r] != 128 * sum) return "a correction is not 128 times the sum of its row";
   }
   return NULL;

@@ -5,9 +5,11 @@
 #define SC_NAME(x) sc_f32_##x##__avx2
 #define SC_VL 8
 #define SC_VEC_FMA(a, b, c) _mm256_fmadd_ps((a), (b), (c))
-#define SC_OWN_MV(X) X(dense) X(csr) X(block16x1) X(block8x1) X(block8x4) X(block4x4) X(lookup) X(mantissa)
+#define SC_OWN_MV(X) \
+  X(dense)           \
+  X(csr) X(block16x1) X(block8x1) X(block8x4) X(block4x4) X(lookup) X(mantissa) X(lookup16) X(dense16) X(dense8)
 #define SC_OWN_MVN SC_NAME(dense_mvn)
-#define SC_TILES(X) X(lookup, 8, 16, 8) X(mantissa, 8, 16, 8)
+#define SC_TILES(X) X(lookup, 8, 16, 8) X(mantissa, 8, 16, 8) X(lookup16, 16, 32, 1)
 #include "generic.h"
 #include "integer.h"
 #include "pointwise.h"
@@ -223,5 +225,7 @@ static void SC_NAME(lookup_mv)(const sc_matrix *w, const float *x, const float *
 #define SC_HIDDEN(v, ix) _mm256_castps_si256(_mm256_loadu_ps(v))
 static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float *bias, float *y,
                                  int32_t *scratch){SC_WINDOWS(SC_HIDDEN, 0)}
+
+#include "integer_avx2.h"
 
 SC_DEFINE_OPS(sc_ops_avx2)

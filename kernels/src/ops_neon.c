@@ -1,4 +1,4 @@
-/* NEON (64-bit Arm). Lookups: slots of 16 rows, each with a window of 32 columns that begins at a multiple of 16. */
+/* NEON (64-bit Arm). Lookups: slots of 16 rows, each with a window of 32 columns. */
 #include <arm_neon.h>
 
 #define SC_ISA "neon"
@@ -9,7 +9,7 @@
   X(dense)           \
   X(csr) X(block16x1) X(block8x1) X(block8x4) X(block4x4) X(lookup) X(mantissa) X(lookup16) X(dense16) X(dense8)
 #define SC_OWN_MVN SC_NAME(dense_mvn)
-#define SC_TILES(X) X(lookup, 16, 32, 16) X(mantissa, 16, 32, 16) X(lookup16, 16, 32, 16)
+#define SC_TILES(X) X(lookup, 16, 32, 1) X(mantissa, 16, 32, 1) X(lookup16, 16, 32, 1)
 #include "generic.h"
 #include "integer.h"
 #include "pointwise.h"
@@ -136,27 +136,29 @@ SC_INLINE void sc_blocks(const sc_matrix *w, const float *x, const float *bias, 
 SC_BLOCKS(X)
 #undef X
 
-/* A table lookup takes bytes, so the inputs are taken apart: of each 16 floats first all lowest bytes, then the next,
- * up to the highest. Four lookups of 16 bytes then fetch 16 inputs, with one byte of index each.
+/* A table lookup takes bytes, so the inputs are taken apart: all lowest bytes, then the next, up to the highest. Four
+ * lookups of 16 bytes then fetch 16 inputs, with one byte of index each. Returns the distance between the planes.
  */
-static inline const uint8_t *sc_planes(const float *x, int64_t cols, int32_t *scratch) {
-  uint8_t *planes = (uint8_t *)(void *)scratch;
-  for (int64_t c = 0; c < (cols + SC_PAD - 1) / SC_PAD * SC_PAD; c += 16) {
+static inline int64_t sc_planes(const float *x, int64_t cols, uint8_t *planes) {
+  const int64_t wide = (cols + SC_PAD - 1) / SC_PAD * SC_PAD;
+  for (int64_t c = 0; c < wide; c += 16) {
     const uint8x16x4_t p = vld4q_u8((const uint8_t *)(const void *)(x + c));
-    for (int i = 0; i < 4; i++) vst1q_u8(planes + 4 * c + 16 * i, p.val[i]);
+    for (int i = 0; i < 4; i++) vst1q_u8(planes + i * wide + c, p.val[i]);
   }
-  return planes;
+  return wide;
 }
 
-static inline uint8x16_t sc_plane(const uint8_t *planes, int k, uint8x16_t index) {
-  const uint8x16x2_t table = {{vld1q_u8(planes + 16 * k), vld1q_u8(planes + 64 + 16 * k)}};
+/* One byte of each of the 16 inputs that `index` chooses from 32. */
+static inline uint8x16_t sc_pick32(const uint8_t *plane, uint8x16_t index) {
+  const uint8x16x2_t table = {{vld1q_u8(plane), vld1q_u8(plane + 16)}};
   return vqtbl2q_u8(table, index);
 }
 
-/* s[i] += v[i] times the inputs that `index` chooses from the 32 whose planes are given. */
-static inline void sc_slot(const uint8_t *planes, uint8x16_t index, const float32x4_t v[4], float32x4_t s[4]) {
-  const uint8x16_t a = sc_plane(planes, 0, index), b = sc_plane(planes, 1, index);
-  const uint8x16_t c = sc_plane(planes, 2, index), d = sc_plane(planes, 3, index);
+/* s[i] += v[i] times the inputs that `index` chooses. */
+static inline void sc_slot(const uint8_t *plane, int64_t wide, uint8x16_t index, const float32x4_t v[4],
+                           float32x4_t s[4]) {
+  const uint8x16_t a = sc_pick32(plane, index), b = sc_pick32(plane + wide, index);
+  const uint8x16_t c = sc_pick32(plane + 2 * wide, index), d = sc_pick32(plane + 3 * wide, index);
   for (int half = 0; half < 2; half++) {
     const uint16x8_t lower = vreinterpretq_u16_u8(half ? vzip2q_u8(a, b) : vzip1q_u8(a, b));
     const uint16x8_t upper = vreinterpretq_u16_u8(half ? vzip2q_u8(c, d) : vzip1q_u8(c, d));
@@ -174,13 +176,14 @@ static inline uint8x16_t sc_hidden(const float32x4_t v[4]) {
 
 SC_INLINE void sc_windows(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch,
                           const int hidden) {
-  const uint8_t *planes = sc_planes(x, w->cols, scratch);
+  uint8_t *planes = (uint8_t *)(void *)scratch;
+  const int64_t wide = sc_planes(x, w->cols, planes);
   for (int64_t r = 0, strip = 0; r < w->rows; r += 16, strip++) {
     float32x4_t s[4], v[4];
     for (int i = 0; i < 4; i++) s[i] = vdupq_n_f32(0.0f);
     for (int64_t k = w->ptr[strip]; k < w->ptr[strip + 1]; k++) {
       for (int i = 0; i < 4; i++) v[i] = vld1q_f32(w->values + 16 * k + 4 * i);
-      sc_slot(planes + 64 * w->base[k], hidden ? sc_hidden(v) : vld1q_u8(w->index8 + 16 * k), v, s);
+      sc_slot(planes + w->base[k], wide, hidden ? sc_hidden(v) : vld1q_u8(w->index8 + 16 * k), v, s);
     }
     for (int i = 0; i < 4 && r + 4 * i < w->rows; i++) sc_finish(w, r + 4 * i, s[i], bias, y);
   }

@@ -391,6 +391,11 @@ static void test_matrix_checks(int format, int variant) {
   if (format == SC_FMT_block4x4 || format == SC_FMT_block8x4) SPOILED(index32, int32_t, 0, 61)
   SPOILED(correction, int32_t, 3, INT32_MIN)
   SPOILED(correction, int32_t, 31, w.correction[31] + 1)
+  if (w.bytes) {
+    w.correction[0] += 128 * (INT8_MIN - w.bytes[0]);
+    w.bytes[0] = INT8_MIN;
+    refused(&w.m, name, "a byte of -128");
+  }
   if (w.words && !w.base) { /* so few words meet in one sum of a window that they cannot overflow it */
     for (int64_t i = 0; i < w.m.n_words; i++) w.words[i] = INT16_MIN;
     refused(&w.m, name, "sums that overflow");

@@ -22,8 +22,8 @@ from sparsecirc.formats._packed import F32, Format, Packed
 
 TILES = {
     Isa.AVX512: Tile(16, 64),
-    Isa.AVX2: Tile(16, 32, 16),
-    Isa.NEON: Tile(16, 32, 16),
+    Isa.AVX2: Tile(16, 32, 1),
+    Isa.NEON: Tile(16, 32, 1),
     Isa.SCALAR: Tile(16, 64),
 }
 SUM_LIMIT = (2**31 - 1) // 2047 - 4096

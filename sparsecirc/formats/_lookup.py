@@ -45,7 +45,7 @@ class Tile(NamedTuple):
 LOOKUP_TILE = {
     Isa.AVX512: Tile(16, 32),
     Isa.AVX2: Tile(8, 16, 8),
-    Isa.NEON: Tile(16, 32, 16),
+    Isa.NEON: Tile(16, 32, 1),
     Isa.SCALAR: Tile(16, 32),
 }
 MANTISSA_TILE = {**LOOKUP_TILE, Isa.AVX512: Tile(16, 64), Isa.SCALAR: Tile(16, 64)}
