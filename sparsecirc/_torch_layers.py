@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sparsecirc.cells import CELLS, Cell
+from sparsecirc.errors import UnsupportedError
 
 try:  # the spiking layers are recognised only where their package is installed
     import snntorch
@@ -44,8 +45,18 @@ class WeightRef:
     owner: nn.Module
 
     def parameter(self, model: nn.Module) -> torch.Tensor:
-        """The live tensor in ``model``."""
-        tensor: torch.Tensor = model.get_parameter(self.key)
+        """The live tensor in ``model``.
+
+        Raises:
+            UnsupportedError: it is computed from other parameters (weight_norm and other parametrizations).
+        """
+        try:
+            tensor: torch.Tensor = model.get_parameter(self.key)
+        except AttributeError:
+            raise UnsupportedError(
+                f"weight '{self.key}' is computed from other parameters, so it cannot be pruned: first call "
+                "torch.nn.utils.parametrize.remove_parametrizations on its layer, or remove_weight_norm"
+            ) from None
         return tensor
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from sparsecirc._pattern import Pattern
 from sparsecirc._prune import Criteria, Scope, named
-from sparsecirc.errors import FileFormatError, MismatchError, NothingMatchedError, UsageError
+from sparsecirc.errors import FileFormatError, MismatchError, NothingMatchedError, UnsupportedError, UsageError
 from sparsecirc.masks import Masks, prune_model
 from sparsecirc.patterns import block, load_patterns, n_m
 from sparsecirc.scores import random
@@ -578,3 +578,15 @@ def test_pruning_the_model_or_its_graph_gives_the_same_masks(scope):
     report = plan(from_torch(small(), example=torch.zeros(4, 2, 5)), 0.8, scope=scope)
     masks = Masks.prune(small(), 0.8, scope=scope)
     assert dict(report.patterns) == dict(masks.patterns)
+
+
+@pytest.mark.parametrize("key", ["rnn.weight_hh_l0", "fc.weight"])
+def test_a_computed_weight_is_refused_in_one_line(key: str):
+    model = nn.Module()
+    model.rnn, model.fc = nn.GRU(4, 6), nn.Linear(6, 3)
+    path, name = key.split(".")
+    torch.nn.utils.parametrizations.weight_norm(model.get_submodule(path), name)
+    with pytest.raises(UnsupportedError, match=rf"weight '{key}' is computed from other parameters"):
+        Masks.prune(model, 0.5)
+    torch.nn.utils.parametrize.remove_parametrizations(model.get_submodule(path), name)
+    assert Masks.prune(model, 0.5).density < 0.6
