@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,7 +17,9 @@ from sparsecirc.masks import Masks, prune_model
 from sparsecirc.nn import (
     SparseGRU,
     SparseLinear,
+    SparseLSTM,
     SparseRLIF,
+    SparseRSynaptic,
     SparseWeight,
     parameter_pairs,
     sparse_model,
@@ -98,6 +103,55 @@ def test_training_goes_on_as_with_masks():
         results.append(to_dense_model(model))
     for one, other in zip(results[0].parameters(), results[1].parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def stepped(model: nn.Module, optimizer: torch.optim.Optimizer, run: Callable[[nn.Module], Tensor], times: int) -> None:
+    for _ in range(times):
+        optimizer.zero_grad()
+        run(model).square().mean().backward()
+        optimizer.step()
+
+
+def goes_on_alike(dense: nn.Module, make: Callable[[nn.Module], nn.Module], runs: list[Callable[[nn.Module], Tensor]]):
+    """Adam on a dense module whose zeros stay zero, and on its sparse form from the third step on."""
+    both = [copy.deepcopy(dense), copy.deepcopy(dense)]
+    optimizers = [torch.optim.Adam(m.parameters(), 1e-2, eps=1e-2) for m in both]
+    masks = {n: p != 0 for n, p in both[0].named_parameters() if n.startswith(("weight", "recurrent.weight"))}
+    for model, optimizer in zip(both, optimizers, strict=True):
+        for n, p in model.named_parameters():
+            if n in masks:
+                p.register_hook(lambda grad, live=masks[n]: grad * live)
+        stepped(model, optimizer, runs[0], 2)
+    sparse = make(both[1])
+    transfer_optimizer_state(optimizers[1], parameter_pairs(both[1], sparse))
+    stepped(both[0], optimizers[0], runs[0], 3)
+    stepped(sparse, optimizers[1], runs[1], 3)
+    for one, other in zip(both[0].parameters(), sparse.to_dense().parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN:UserWarning")
+def test_optimizers_of_projected_lstms_go_on():
+    dense, x = nn.LSTM(4, 12, proj_size=5, num_layers=2), torch.randn(6, 3, 4)
+    masks = Masks.prune(dense, 0.6)
+    assert "lstm.l1.hr" in masks.patterns
+    goes_on_alike(dense, lambda m: SparseLSTM.from_dense(m, masks, "lstm"), [lambda m: m(x)[0]] * 2)
+
+
+def test_optimizers_of_synaptic_neurons_go_on():
+    snntorch = pytest.importorskip("snntorch", reason="the package snntorch is not installed")
+    dense = snntorch.RSynaptic(alpha=0.6, beta=0.9, linear_features=10, learn_alpha=True, learn_threshold=True)
+    masks, x = Masks.prune(dense, 0.6), torch.randn(8, 3, 10)
+
+    def looped(module: nn.Module) -> Tensor:
+        spk, syn, mem = (torch.zeros(3, 10) for _ in range(3))
+        membranes = []
+        for step in x:
+            spk, syn, mem = module(step, spk, syn, mem)
+            membranes.append(mem)
+        return torch.stack(membranes)
+
+    goes_on_alike(dense, lambda m: SparseRSynaptic.from_dense(m, masks, "rsynaptic"), [looped, lambda m: m(x)[2]])
 
 
 def test_from_one_pattern_to_another():
