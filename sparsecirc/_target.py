@@ -62,5 +62,8 @@ class Target:
 
     @staticmethod
     def cuda(*, dtype: str = "f32") -> Target:
-        """A CUDA target, served by the optional Triton kernels."""
+        """A GPU on which trainable layers run (`sparsecirc.nn.to_target`), on the optional Triton kernels.
+
+        Programs have no kernels there in this version.
+        """
         return Target("cuda", None, dtype, 1)

@@ -16,7 +16,7 @@ import pytest
 import sparsecirc
 
 ROOT = Path(sparsecirc.__file__).parent
-OPTIONAL = ("torch", "snntorch", "onnx", "onnxruntime", "nir", "nirtorch", "sklearn", "scipy")
+OPTIONAL = ("torch", "snntorch", "triton", "onnx", "onnxruntime", "nir", "nirtorch", "sklearn", "scipy")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "_target", "_kernels", "_machine"),
@@ -31,6 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_compile", "_verify"),
     # To here without torch.
     ("_torch_layers", "ops._autograd"),
+    ("ops.triton",),
     ("masks", "nn"),
     ("rules", "frontends", "export", "data", "_bench", "_report", "interchange", "saliency"),
     ("testing", "demo", "_shrink_model"),

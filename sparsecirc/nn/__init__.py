@@ -11,6 +11,7 @@ from sparsecirc.nn._recurrent import SparseGRU, SparseLSTM, SparseRNN
 from sparsecirc.nn._spiking import SparseLIF, SparseRLIF
 from sparsecirc.nn._surrogate import Surrogate, atan, fast_sigmoid, sigmoid, straight_through, triangular
 from sparsecirc.nn._synaptic import SparseRSynaptic, SparseSynaptic
+from sparsecirc.nn._target import to_target
 from sparsecirc.nn._weight import SparseWeight
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "sparse_model",
     "straight_through",
     "to_dense_model",
+    "to_target",
     "transfer_optimizer_state",
     "triangular",
 ]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from sparsecirc._pattern import Pattern
-from sparsecirc.errors import UsageError
+from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.masks import Masks
+from sparsecirc.ops import _autograd
 
 Live: TypeAlias = "Masks | Mapping[str, Pattern] | None"
 """Which connections of a dense layer stay alive: by weight name, or None for those that are not zero."""
@@ -20,6 +21,23 @@ def check_shape(name: str, pattern: Pattern, shape: tuple[int, int]) -> None:
     """Raises `UsageError` unless the pattern has the shape of the weight."""
     if pattern.shape != shape:
         raise UsageError(f"pattern of '{name}' has shape {pattern.shape}: expected {shape}")
+
+
+def ops_for(values: Tensor) -> Any:
+    """``linear``, ``recurrent`` and ``spiking`` where ``values`` are: native kernels on the CPU, Triton's on a GPU.
+
+    Raises:
+        UnsupportedError: they are elsewhere, or Triton is not installed.
+    """
+    if values.device.type != "cuda":
+        return _autograd  # which says what it thinks of other devices
+    try:
+        from sparsecirc.ops import triton
+    except ImportError as error:
+        raise UnsupportedError(
+            f"training on a GPU needs the package triton: pip install -c constraints.txt '.[gpu]' ({error})"
+        ) from error
+    return triton
 
 
 def computed(x: Tensor, values: Tensor) -> Tensor:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsecirc._pattern import Pattern
-from sparsecirc.nn._common import Live, check_shape, computed, copy_into, pattern_of
+from sparsecirc.nn._common import Live, check_shape, computed, copy_into, ops_for, pattern_of
 from sparsecirc.nn._weight import SparseWeight, random_pattern
-from sparsecirc.ops import _autograd as ops
 from sparsecirc.patterns import PatternMaker
 
 
@@ -59,7 +58,9 @@ class SparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out); half precision is computed in float32."""
-        return ops.linear(computed(x, self.weight.values), self.weight.sparse(), self.bias).to(x.dtype)
+        values = self.weight.values
+        y: Tensor = ops_for(values).linear(computed(x, values), self.weight.sparse(), self.bias)
+        return y.to(x.dtype)
 
     @classmethod
     def from_dense(cls, module: nn.Linear, masks: Live = None, prefix: str = "linear") -> SparseLinear:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparsecirc._pattern import Pattern
 from sparsecirc.cells import Reset
 from sparsecirc.errors import UnsupportedError, UsageError
-from sparsecirc.nn._common import Live, check_shape, computed, copy_into, pattern_of
+from sparsecirc.nn._common import Live, check_shape, computed, copy_into, ops_for, pattern_of
 from sparsecirc.nn._surrogate import surrogate_of
 from sparsecirc.nn._weight import SparseWeight, random_pattern
 from sparsecirc.ops import _autograd as ops
@@ -107,7 +107,7 @@ class SparseNeurons(nn.Module):
             self.reset.value, self.reset_delay or self.reset is Reset.NONE, self.surrogate.kind, self.surrogate.scale
         )
         alpha = self.alpha.clamp(0, 1).expand(shape[1]) if "syn" in self.states else None
-        spk, syn, mem = ops.spiking(
+        spk, syn, mem = ops_for(self.beta).spiking(
             job, seq, initial.get("spk", zeros), initial.get("syn"), initial["mem"], alpha=alpha,
             beta=self.beta.clamp(0, 1).expand(shape[1]), theta=self.threshold.expand(shape[1]),
             hh=self.recurrent.sparse() if self._is_recurrent() else None,

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from sparsecirc._pattern import Pattern
 from sparsecirc.errors import UnsupportedError, UsageError
-from sparsecirc.nn._common import Live, check_shape, computed, copy_into, pattern_of
+from sparsecirc.nn._common import Live, check_shape, computed, copy_into, ops_for, pattern_of
 from sparsecirc.nn._weight import SparseWeight, random_pattern
 from sparsecirc.ops import _autograd as ops
 from sparsecirc.patterns import PatternMaker
@@ -208,10 +208,11 @@ class SparseRNNBase(nn.Module):
     ) -> tuple[Tensor, list[Tensor]]:
         w = self.layer(suffix)
         job = ops.Recurrence(self._kind(), reverse=suffix.endswith("_reverse"))
-        return ops.recurrent(
+        out, last = ops_for(w.ih.values).recurrent(
             job, seq, state, ih=w.ih.sparse(), hh=w.hh.sparse(), hr=w.hr.sparse() if w.hr is not None else None,
             bias_ih=w.bias_ih, bias_hh=w.bias_hh, offsets=offsets,
         )  # fmt: skip
+        return out, last
 
     @staticmethod
     def _listed(hx: Any) -> list[Tensor]:

@@ -30,10 +30,12 @@ def add_weight(made: Made, role: str, rows: int, cols: int, density: float) -> N
 
 def gated(
     cell: str, steps: int, units: int, batch: int, *, width: int | None = None, lengths: list[int] | None = None,
-    density: float = 0.3,
+    density: float = 0.3, features: int | None = None,
 ) -> Made:  # fmt: skip
     """Tensors of a gated layer; ``width``: with a projection; ``lengths``: sequences packed, longest first."""
-    rows, features = ops.GATES[cell] * units, {1: 1, 17: 5, 500: 70}.get(units, 50)
+    rows = ops.GATES[cell] * units
+    if features is None:
+        features = {1: 1, 17: 5, 500: 70}.get(units, 50)
     made: Made = {"x": torch.randn(steps, batch, features), "offsets": None}
     if lengths is not None:
         sizes = torch.tensor([sum(n > t for n in lengths) for t in range(steps)])
