@@ -21,6 +21,7 @@ from sparsecirc.cli import (
     _export,
     _inspect,
     _prune,
+    _recipes,
     _report,
     _sensitivity,
     _verify,
@@ -73,7 +74,20 @@ def _root(
     pass
 
 
-for _module in (_inspect, _sensitivity, _prune, _compile, _verify, _bench, _export, _report, _demo, _env, _doctor):
+for _module in (
+    _inspect,
+    _sensitivity,
+    _prune,
+    _compile,
+    _verify,
+    _bench,
+    _export,
+    _report,
+    _recipes,
+    _demo,
+    _env,
+    _doctor,
+):
     register(app, _module.COMMAND)
 
 

@@ -52,6 +52,15 @@ class Schedule(str, Enum):
     CUBIC = "cubic"
 
 
+class RecipeAction(str, Enum):
+    """What ``recipes`` does."""
+
+    LS = "ls"
+    CAT = "cat"
+    CP = "cp"
+    VALIDATE = "validate"
+
+
 class Format(str, Enum):
     """What ``export`` writes."""
 

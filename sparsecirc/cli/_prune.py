@@ -58,7 +58,7 @@ def prune(
     lattice_per_gate: Annotated[
         bool | None, typer.Option("--lattice-per-gate/--lattice-joint", help="An order for each gate.")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option("--recipe", help="YAML with these options; options win.")] = None,
+    recipe: Annotated[Path | None, typer.Option("--recipe", help="YAML, or a name of recipes ls; options win.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Directory. Default runs/NAME.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the same recipe.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,

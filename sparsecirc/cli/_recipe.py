@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from sparsecirc.cli._choices import Adjacency, Keep, Method, Order, Schedule, Scope
 from sparsecirc.cli._console import split_names
-from sparsecirc.cli._recipe_file import RecipeFile, read_recipe_file
+from sparsecirc.cli._recipe_file import RecipeFile, read_recipe_file, recipe_path
 from sparsecirc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -166,11 +166,11 @@ def make_recipe(path: Path | None, given: Mapping[str, Any]) -> Recipe:
     """The recipe of a file, with the options that were given on the command line on top.
 
     Raises:
-        FileFormatError: the file is missing or not YAML.
+        FileFormatError: the file is missing or not YAML; a name of the package's recipes counts as its file.
         UsageError: an unknown field, or a value out of range; names the file and the line, or the option, the value and
             what is expected.
     """
-    file = RecipeFile() if path is None else read_recipe_file(path)
+    file = RecipeFile() if path is None else read_recipe_file(recipe_path(path))
     options = {k: v for k, v in given.items() if v is not None}
     fields = {**file.fields, **options}
     for name in fields:
@@ -187,15 +187,19 @@ def make_recipe(path: Path | None, given: Mapping[str, Any]) -> Recipe:
             f"{file.where('sparsities')}sparsities and sparsity {recipe.sparsity:g} exclude each other: keep one, or "
             "write the sparsity as '*' first in sparsities"
         )
+    at = {name: "" if name in options else file.where(name) for name in ("epochs", "schedule")}
     if recipe.epochs and recipe.data is None:
-        raise UsageError(f"epochs {recipe.epochs} needs data to train on: add --data, e.g. --data digits")
+        raise UsageError(f"{at['epochs']}epochs {recipe.epochs} needs data to train on: add --data, e.g. --data digits")
     if recipe.method is not Method.LATTICE:
         given_here = [n for n in options if n.startswith("lattice_")]
         if given_here:
             option = given_here[0].replace("_", "-")
             raise UsageError(f"--{option} needs --method lattice, got --method {recipe.method.value}")
     if recipe.schedule is Schedule.CUBIC and recipe.epochs == 0:
-        raise UsageError("schedule 'cubic' prunes while it trains: add --data and --epochs, or use --schedule one-shot")
+        raise UsageError(
+            f"{at['schedule']}schedule 'cubic' prunes while it trains: add --data and --epochs, or use "
+            "--schedule one-shot"
+        )
     return recipe
 
 

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sparsecirc.errors import FileFormatError
+
+SHIPPED = Path(__file__).with_name("recipes")
+"""Where the recipes of the package lie, one YAML file each, with a comment about it in the first line."""
+
+
+def recipe_path(path: Path) -> Path:
+    """``path`` itself where that is a file, else the recipe of the package called so.
+
+    Raises:
+        FileFormatError: there is neither.
+    """
+    if path.is_file():
+        return path
+    known = sorted(p.stem for p in SHIPPED.glob("*.yaml"))
+    if str(path) in known:
+        return SHIPPED / f"{path}.yaml"
+    near = get_close_matches(str(path), known, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise FileFormatError(f"recipe {path} is not a file: expected YAML, or one of {', '.join(known)}{hint}")
 
 
 @dataclass(frozen=True)
@@ -38,10 +58,8 @@ def read_recipe_file(path: Path) -> RecipeFile:
     """The fields of a file.
 
     Raises:
-        FileFormatError: it is missing, not YAML, not a mapping, or names a field twice.
+        FileFormatError: not YAML, not a mapping, or names a field twice.
     """
-    if not path.is_file():
-        raise FileFormatError(f"recipe {path} is not a file: expected YAML")
     try:
         text = path.read_text(encoding="utf-8")
         root = yaml.compose(text, yaml.SafeLoader)

@@ -21,6 +21,7 @@ COMMANDS = [
     "bench",
     "export",
     "report",
+    "recipes",
     "demo",
     "env",
     "doctor",
