@@ -1,0 +1,1 @@
+"""Rules inside the trainers of other packages; import its ``lightning`` or ``transformers``."""
