@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         print(f"[{time.monotonic() - started:5.0f} s] {line}", file=sys.stderr, flush=True)
 
-    seconds, rounds = (0.15, 15) if args.quick else (0.6, 61)  # short samples: most of them are undisturbed
+    seconds, rounds = (0.15, 9) if args.quick else (0.6, 25)
     budget = Budget(args.quick, seconds, rounds, say, Target.cpu(args.isa), tuple(args.batch or ()))
     parts: list[tuple[str, Measured]] = []
     code = 0

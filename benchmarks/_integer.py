@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import _networks as networks
-from benchmarks._forward import Budget
+from benchmarks._forward import CLOCK, Budget
 from benchmarks._quantised import INT8_ENGINES
 from benchmarks._rows import Measured, Setting, bytes_of, rows_of_seconds
 from sparsecirc import Graph, Program, Target, compile, interpret, verify
@@ -66,7 +66,7 @@ def _measure(setting: Setting, graph: Graph, x: Array, budget: Budget) -> Measur
             raise MismatchError(f"{name} differs from the interpreter by {diff:.3g} in {setting.case}: not timed")
     budget.say(f"{setting.case} N={setting.n}: {', '.join(contenders)}")
     runs = {name: c.run for name, c in contenders.items()}
-    seconds = interleaved(runs, min_seconds=budget.seconds, rounds=budget.rounds)
+    seconds = interleaved(runs, min_seconds=budget.seconds, rounds=budget.rounds, clock=CLOCK)
     dense = [name for name in DENSE if name in seconds]
     rows = rows_of_seconds(setting, seconds, dense, diffs, {name: c.nbytes for name, c in contenders.items()})
     return Measured(rows, (*shares(seconds), *notes, *missing))

@@ -181,8 +181,8 @@ def noise(measured: Sequence[Measured]) -> str:
     named = "" if len(noisy) > MIXED else ": " + ", ".join(f"{r.case} {r.engine} B={r.batch}" for r in noisy)
     return (
         f"NOISE: {len(noisy)} of {len(rows)} rows spread by more than {NOISY:.0%} between rounds{named}; the widest is "
-        f"{worst.case} {worst.engine} N={worst.n} B={worst.batch} with {worst.spread:.0%}. Quotients are taken within "
-        "rounds and suffer less; for microseconds run again on a quiet machine"
+        f"{worst.case} {worst.engine} N={worst.n} B={worst.batch} with {worst.spread:.0%}. Processor time and "
+        "quotients within rounds suffer less than times of the wall, but run again on a quiet machine"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _networks as networks
-from benchmarks._forward import Budget
+from benchmarks._forward import CLOCK, Budget
 from benchmarks._rows import Measured, Row, Setting, bytes_of, rows_of_seconds
 from sparsecirc import Graph, Pattern, Program, compile, interpret
 from sparsecirc._bench import ENGINES, CannotRun, Job
@@ -66,7 +66,7 @@ def _measure(setting: Setting, graph: Graph, budget: Budget) -> Measured:
         runs[name], runs[name + HOT] = _next_of(copies), copies[0]
     budget.say(f"{setting.case} N={setting.n}: {', '.join(calls)}, each hot and streamed")
     with pinned_threads(1):
-        seconds = interleaved(runs, min_seconds=budget.seconds, rounds=budget.rounds)
+        seconds = interleaved(runs, min_seconds=budget.seconds, rounds=budget.rounds, clock=CLOCK)
     rows: list[Row] = []
     for suffix in ("", HOT):
         dense = [name + suffix for name in DENSE if name in calls]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks import _networks as networks
-from benchmarks._forward import Budget
+from benchmarks._forward import CLOCK, Budget
 from benchmarks._rows import Measured, Setting, rows_of_seconds
 from sparsecirc import Pattern
 from sparsecirc._bench._measure import interleaved
@@ -185,7 +185,7 @@ def _time(
 ) -> Measured:
     budget.say(f"{setting.case} N={setting.n}: {', '.join(contenders)}")
     runs = {name: c.step for name, c in contenders.items()}
-    seconds = interleaved(runs, min_seconds=budget.seconds, rounds=3 if budget.quick else 7)
+    seconds = interleaved(runs, min_seconds=budget.seconds, rounds=3 if budget.quick else 9, clock=CLOCK)
     sizes = {name: c.nbytes for name, c in contenders.items()}
     rows = rows_of_seconds(setting, seconds, [dense], diffs, sizes)
     gain = next(r.speedup_vs_best_dense for r in rows if r.engine == "sparsecirc")

@@ -30,6 +30,7 @@ PICTURES = {
     "growth_memory": "The same, in memory",
 }
 NOT_PEERS = ("sparsecirc_csr",)
+SPARSE = (*goals.LOOPS, "deepsparse")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,9 +92,9 @@ def _line(group: Measured) -> str:
     if not own:
         return ""
     ours = min(own, key=lambda row: row.us_per_step)
-    sparse = [row for name, row in rows.items() if name in goals.LOOPS]
+    sparse = [row for name, row in rows.items() if name in SPARSE]
     integers = ours.engine != "sparsecirc"
-    dense = [row for name, row in rows.items() if name not in goals.LOOPS and ("_int" in name) <= integers]
+    dense = [row for name, row in rows.items() if name not in SPARSE and ("_int" in name) <= integers]
     return (
         f"| {ours.case} | {ours.n} | {1 - ours.density:.0%} | {ours.batch} | **{ours.us_per_step:.1f}**"
         f"{' ' + ours.engine.removeprefix('sparsecirc_') if integers else ''} | {_best(ours, dense)} "

@@ -14,7 +14,7 @@ from benchmarks import _curves as curves
 from benchmarks import _machine as machine
 from benchmarks import _networks as networks
 from benchmarks import _results as results
-from benchmarks._forward import Budget, measure
+from benchmarks._forward import CLOCK, Budget, measure
 from benchmarks._rows import Measured, Setting, bytes_of, noise, rows_of_report, table
 from sparsecirc import bench, compile
 from sparsecirc._bench import ENGINES, Host
@@ -94,6 +94,7 @@ def growth(budget: Budget) -> Iterator[Point]:
             engines=engines,
             min_seconds=budget.seconds,
             rounds=budget.rounds,
+            clock=CLOCK,
             progress=lambda name, n=n: budget.say(f"sweep_growth N={n}: {name}"),  # type: ignore[misc]
         )
         bytes_ = {e.name: bytes_of(graph, e.name) for e in engines} | {"sparsecirc": program.packed_bytes}
@@ -135,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         print(f"[{time.monotonic() - started:5.0f} s] {line}", file=sys.stderr, flush=True)
 
-    budget = Budget(args.quick, 0.05 if args.quick else 0.2, 7 if args.quick else 31, say)
+    budget = Budget(args.quick, 0.05 if args.quick else 0.2, 7 if args.quick else 15, say)
     points: list[tuple[str, float, Measured]] = []
     code = 0
     try:

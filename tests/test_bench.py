@@ -478,6 +478,25 @@ def test_interleaved_takes_turns(clock):
     assert seconds["b"] == pytest.approx(np.full(3, 0.002))
 
 
+def test_a_clock_of_ones_own():
+    now = {"here": 0.0, "there": 0.0}
+
+    class Elsewhere:
+        def __call__(self):
+            now["there"] += 0.005
+
+        def clock(self):
+            return now["there"]
+
+    def here():
+        now["here"] += 0.002
+
+    runs = {"here": here, "there": Elsewhere()}
+    seconds = interleaved(runs, min_seconds=0.01, rounds=2, clock=lambda: now["here"])
+    assert seconds["here"] == pytest.approx(np.full(2, 0.002))
+    assert seconds["there"] == pytest.approx(np.full(2, 0.005))
+
+
 def test_the_host_is_described():
     host = Host.here(2)
     assert host.versions["sparsecirc"]

@@ -182,6 +182,7 @@ def bench(
     batch: int | None = None,
     seq_len: int | None = None,
     progress: Callable[[str], None] | None = None,
+    clock: Callable[[], float] | None = None,
 ) -> BenchReport:
     """Time ``program`` and its peers on the same network, the same weights and the same input.
 
@@ -202,6 +203,8 @@ def bench(
         batch: repeat or cut the input to this many samples.
         seq_len: repeat or cut the input to this many steps.
         progress: told the name of each engine before it is prepared.
+        clock: gives seconds; those of the wall by default. ``time.process_time`` gives processor time of all threads,
+            on which other jobs of a busy machine have less influence.
 
     Raises:
         MismatchError: the program itself does not compute its graph.
@@ -228,7 +231,8 @@ def bench(
                 skipped.append(Skipped(engine.name, str(error)))
             else:
                 ready[engine.name] = proven
-        seconds = interleaved({n: r.run for n, r in ready.items()}, min_seconds=min_seconds, rounds=rounds)
+        runs = {name: made.run for name, made in ready.items()}
+        seconds = interleaved(runs, min_seconds=min_seconds, rounds=rounds, clock=clock)
     return _report(job, ready, skipped, seconds, rounds, unpinned)
 
 
