@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -28,6 +28,9 @@ class Choice:
         batched: layout in batches of at least 8 samples; empty where samples run one after another, or where one
             product serves every batch.
         cached: whether the times were measured by an earlier compile on this machine.
+        order: name of the order in which its rows are packed (`sparsecirc.orders`); empty: as given.
+        orders: ``"<format>, <order>"`` -> measured microseconds, of every order that was tried.
+        padding_as_given: padding of the same format without the order.
     """
 
     weight: str
@@ -44,11 +47,25 @@ class Choice:
     cached: bool = False
     forced: bool = False
     batched: str = ""
+    order: str = ""
+    orders: Mapping[str, float] = field(default_factory=dict)
+    padding_as_given: float | None = None
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Choice:
         """Inverse of ``asdict``."""
         return Choice(**data)
+
+    @property
+    def why(self) -> str:
+        """The reason, with what an order of rows brought and where the times come from."""
+        parts = [self.reason]
+        if self.order:
+            padding = f", padding {self.padding_as_given:.2f} to {self.padding:.2f}" if self.padding_as_given else ""
+            given = self.candidates.get(self.format)
+            us = f", {given:.2f} to {self.us:.2f} us" if isinstance(given, float) and self.us is not None else ""
+            parts.append(f"rows {self.order}{padding}{us}")
+        return ", ".join([*parts, "from cache"] if self.cached else parts)
 
 
 @dataclass(frozen=True)
@@ -82,7 +99,7 @@ class Explanation:
                 f"{c.nbytes / 1024:.1f}",
                 f"{c.nbytes_dense / 1024:.1f}",
                 f"{c.padding:.2f}",
-                f"{c.reason}, from cache" if c.cached else c.reason,
+                c.why,
             )
             for c in self.rows
         ]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sparsecirc._choice import Choice
 from sparsecirc._native import resolve_isa
+from sparsecirc._pattern import Pattern
 from sparsecirc._program import Program
 from sparsecirc._target import Isa, Target
 from sparsecirc._tuning import USER_CACHE, TuningCache, measure
@@ -17,12 +19,16 @@ from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.formats import Packed, every_format
 from sparsecirc.ir import Graph, Linear, Node, Recurrent
 from sparsecirc.ops import Kernel, Problem, batched_formats, kernels_for
+from sparsecirc.orders import ORDERS, Ints, Order, slots
 
 SPIKE_RATE = 0.05
 """Share of active inputs when a product of spikes is measured."""
 
 SEQUENCE_VECTORS = 32
 """Vectors at once when the product of a whole sequence is measured."""
+
+WORTH_AN_ORDER, NEARLY = 0.97, 1.02
+"""An order is measured where it leaves at most this share of the slots, and at most this many times the fewest."""
 
 
 def compile(
@@ -32,12 +38,16 @@ def compile(
     kernel: str | Mapping[str, str] | None = None,
     exact: bool | None = None,
     cache: TuningCache | None = USER_CACHE,
+    orders: Sequence[Order] = ORDERS,
 ) -> Program:
     """Pack every weight of ``graph`` for ``target`` and return a `Program`.
 
     Each kernel that supports a matrix is measured for a few milliseconds and the fastest is kept; dense is always a
     candidate. `Program.explain` lists the candidates with their times. Measurements are kept in the user's cache
     folder: the same matrix on the same machine is measured once and gets the same kernel again.
+
+    Formats that pad rows to equal length are also tried with their rows in other orders, which pad less. An order lives
+    inside the packed weight: inputs, outputs, states and `Program.graph` stay as they are.
 
     Args:
         graph: the network, pruned or not.
@@ -49,6 +59,7 @@ def compile(
             is ``True`` where anything spikes, else ``False``. The packed weights are the model from then on
             (`Program.graph`).
         cache: where measurements are kept and looked for; ``None`` measures now and keeps nothing.
+        orders: orders of rows to try (`sparsecirc.orders`); none of them with a forced kernel.
 
     Raises:
         UnsupportedError: the target or a forced kernel cannot run here (lists every kernel with its reason), or the
@@ -62,7 +73,7 @@ def compile(
     packed: dict[str, Packed] = {}
     choices: dict[str, Choice] = {}
     for problem, weight in problems(graph, isa, exact, target.dtype):
-        chosen = _choose(problem, weight, forced.get(problem.weight), cache)
+        chosen = _choose(problem, weight, forced.get(problem.weight), cache, orders)
         packed[problem.weight] = chosen.packed
         choices[problem.weight] = chosen.choice
     choices = _with_batches(graph, choices)
@@ -162,7 +173,59 @@ class _Chosen:
     choice: Choice
 
 
-def _choose(problem: Problem, weight: np.ndarray, forced: str | None, cache: TuningCache | None) -> _Chosen:
+@dataclass(frozen=True)
+class _Way:
+    """A kernel with an order of rows, or with the rows as given."""
+
+    kernel: Kernel
+    order: str = ""
+    rows: Ints | None = None
+
+    @property
+    def key(self) -> str:
+        """Its name among measurements: a format, or one with an order and a hash of what that order is here."""
+        if self.rows is None:
+            return self.kernel.format.name
+        return f"{self.name} {hashlib.sha256(self.rows.tobytes()).hexdigest()[:12]}"
+
+    @property
+    def name(self) -> str:
+        """As `Choice.orders` has it."""
+        return f"{self.kernel.format.name}, {self.order}"
+
+    def pack(self, pattern: Pattern, weight: np.ndarray) -> Packed:
+        """The weight packed this way."""
+        form = self.kernel.format
+        return form.pack(pattern, weight) if self.rows is None else form.pack_ordered(pattern, weight, self.rows)
+
+
+def _reordered(problem: Problem, kernels: Mapping[str, Kernel], orders: Sequence[Order]) -> list[_Way]:
+    """Kernels that store less, or can run at all, with their rows in another order."""
+    found: list[_Way] = []
+    pattern = problem.pattern
+    for kernel in kernels.values():
+        grid = kernel.format.grid
+        if grid is None or pattern.shape[0] <= grid.rows or not pattern.nnz:
+            continue
+        able = kernel.supports(problem) is None
+        if not able and grid.cols > 1:  # blocks may appear when rows move, nothing else changes
+            continue
+        tried: dict[bytes, tuple[int, _Way]] = {}  # once where two orders are the same
+        for order in orders:
+            rows = order.rows(pattern, grid)
+            tried.setdefault(rows.tobytes(), (slots(pattern, grid, rows), _Way(kernel, order.name, rows)))
+        most = NEARLY * min((n for n, _ in tried.values()), default=0)
+        if able:
+            most = min(most, WORTH_AN_ORDER * slots(pattern, grid))
+        for n, way in tried.values():
+            if n <= most and kernel.supports(replace(problem, pattern=pattern.permute(way.rows))) is None:
+                found.append(way)
+    return found
+
+
+def _choose(
+    problem: Problem, weight: np.ndarray, forced: str | None, cache: TuningCache | None, orders: Sequence[Order]
+) -> _Chosen:
     candidates = kernels_for(problem.isa, problem.dtype)
     refused = {name: why for name, k in candidates.items() if (why := k.supports(problem)) is not None}
     if forced is not None:
@@ -179,24 +242,34 @@ def _choose(problem: Problem, weight: np.ndarray, forced: str | None, cache: Tun
         packed = candidates[forced].format.pack(problem.pattern, weight)
         choice = choice_of(problem, packed, candidates[forced], "asked for", None, refused)
         return _Chosen(packed, replace(choice, forced=True))
-    able = {n: k for n, k in candidates.items() if n not in refused}
-    entry = None if cache is None else cache.entry(problem, list(able))
+    plain = [_Way(k) for n, k in candidates.items() if n not in refused]
+    ways = {w.key: w for w in [*plain, *_reordered(problem, candidates, orders)]}
+    entry = None if cache is None else cache.entry(problem, list(ways))
     times = None if cache is None or entry is None else cache.load(entry)
     cached = times is not None
     packs: dict[str, Packed] = {}
     if times is None:
-        packs = {n: k.format.pack(problem.pattern, weight) for n, k in able.items()}
+        packs = {n: w.pack(problem.pattern, weight) for n, w in ways.items()}
         times = measure(packs, problem.isa, _inputs(problem), step=problem.op != "product")
         if cache is not None and entry is not None:
             cache.store(entry, times)
-    best = min(able, key=lambda n: times[n])
+    best = min(ways, key=lambda n: times[n])
     reason = f"fastest of {len(times)} measured"
     if best in ("dense", "dense16") and len(times) > 1 and problem.pattern.density < 1:
         reason = "kept dense: faster than every sparse kernel"
-    figures: dict[str, float | str] = {**{n: round(times[n], 4) for n in able}, **refused}
-    packed = packs[best] if best in packs else able[best].format.pack(problem.pattern, weight)
-    choice = choice_of(problem, packed, able[best], reason, times[best], figures)
-    return _Chosen(packed, replace(choice, cached=cached))
+    figures: dict[str, float | str] = {**{w.key: round(times[w.key], 4) for w in plain}, **refused}
+    way = ways[best]
+    packed = packs[best] if best in packs else way.pack(problem.pattern, weight)
+    choice = replace(
+        choice_of(problem, packed, way.kernel, reason, times[best], figures),
+        cached=cached,
+        order=way.order,
+        orders={w.name: round(times[n], 4) for n, w in ways.items() if w.order},
+    )
+    if way.order and packed.format in ways:
+        given = packs.get(packed.format) or way.kernel.format.pack(problem.pattern, weight)
+        choice = replace(choice, padding_as_given=given.padding)
+    return _Chosen(packed, choice)
 
 
 def _inputs(problem: Problem) -> np.ndarray:

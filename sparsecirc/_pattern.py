@@ -17,6 +17,18 @@ IntArray = NDArray[np.int32]
 BoolArray = NDArray[np.bool_]
 
 
+def permutation(order: ArrayLike, n: int, what: str) -> IntArray:
+    """``order`` as int32 (n,).
+
+    Raises:
+        UsageError: it does not hold each of 0 .. n - 1 once.
+    """
+    array = np.asarray(order)
+    if array.shape != (n,) or (n and array.dtype.kind not in "iu") or np.any(np.sort(array) != np.arange(n)):
+        raise UsageError(f"an order of shape {array.shape} is no permutation of {n} {what}: expected each of them once")
+    return np.ascontiguousarray(array, np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class Pattern:
     r"""Immutable set of live connections of one (rows, cols) = (out, in) matrix, in CSR form.
@@ -187,13 +199,24 @@ class Pattern:
         )
 
     def permute(self, rows: ArrayLike | None = None, cols: ArrayLike | None = None) -> Pattern:
-        """Pattern of ``mask()[rows][:, cols]`` for permutations given as index arrays."""
-        mask = self.mask()
+        """Pattern of ``mask()[rows][:, cols]`` for permutations given as index arrays.
+
+        Raises:
+            UsageError: one of them is not a permutation of the rows or columns.
+        """
+        indptr, indices = self.indptr, self.indices
         if rows is not None:
-            mask = mask[np.asarray(rows)]
+            order = permutation(rows, self.shape[0], "rows")
+            count = np.diff(indptr)[order]
+            indptr = np.concatenate([[0], np.cumsum(count)]).astype(np.int32)
+            indices = indices[np.repeat(self.indptr[order] - indptr[:-1], count) + np.arange(self.nnz)]
         if cols is not None:
-            mask = mask[:, np.asarray(cols)]
-        return Pattern.from_mask(mask, self.origin)
+            order = permutation(cols, self.shape[1], "columns")
+            place = np.empty_like(order)
+            place[order] = np.arange(len(order))
+            indices = place[indices]
+            indices = indices[np.lexsort((indices, np.repeat(np.arange(self.shape[0]), np.diff(indptr))))]
+        return Pattern(self.shape, indptr, indices, self.origin)
 
     def intersect(self, other: Pattern) -> Pattern:
         """Connections alive in both."""

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from sparsecirc._choice import Choice, Explanation
 from sparsecirc._files import read_container, write_container
 from sparsecirc._native import resolve_isa
+from sparsecirc._pattern import Pattern
 from sparsecirc._stepper import Stepper, check_steppable
 from sparsecirc._target import Isa, Target
-from sparsecirc.errors import FileFormatError, UnsupportedError
-from sparsecirc.formats import Packed, every_format
+from sparsecirc.errors import FileFormatError, SparsecircError, UnsupportedError
+from sparsecirc.formats import Format, Packed, every_format
 from sparsecirc.ir import Context, Conv, Graph, Node, Repeat, Result, State, Values, walk
 from sparsecirc.ir._io import graph_from_parts, graph_to_parts
 from sparsecirc.ops import Runner, prepare
@@ -117,7 +118,8 @@ class Program:
             "choices": [asdict(c) for c in self.choices.values()],
         }
         scales = {f"{name}|scale": p.scale for name, p in self.packed.items() if p.scale is not None}
-        write_container(Path(path), "program", record, {**arrays, **scales})
+        orders = {f"{name}|order": p.order for name, p in self.packed.items() if p.order is not None}
+        write_container(Path(path), "program", record, {**arrays, **scales, **orders})
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Program:
@@ -151,10 +153,15 @@ class Program:
                 raise FileFormatError(f"{path} names weight '{name}' in format '{choice.format}', which does not exist")
             value = np.ascontiguousarray(views[name].value, np.float32)
             form, pattern = formats[choice.format], views[name].pattern
-            scale = arrays.get(f"{name}|scale")
+            scale, order = arrays.get(f"{name}|scale"), arrays.get(f"{name}|order")
             if form.repack is not None and (scale is None or scale.shape != pattern.shape[:1]):
                 raise FileFormatError(f"{path} holds no scales for weight '{name}' in format '{choice.format}'")
-            packed[name] = form.pack(pattern, value) if form.repack is None else form.repack(pattern, value, scale)
+            if bool(choice.order) != (order is not None):
+                raise FileFormatError(f"{path} lacks the order of weight '{name}', or holds one that it does not name")
+            try:
+                packed[name] = _pack_again(form, pattern, value, order, scale)
+            except SparsecircError as error:
+                raise FileFormatError(f"{path} is not a valid program: weight '{name}': {error}") from error
         return Program(graph, target, isa, packed, choices, exact)
 
     @property
@@ -200,3 +207,11 @@ class Program:
     def compute_all(self, node: Node, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Any], State]:
         """Compute one node with every port, for `verify`; `run` writes only the ports that somebody reads."""
         return self._full_runners[node.name](inputs, state, ctx)
+
+
+def _pack_again(
+    form: Format, pattern: Pattern, weight: NDArray[np.float32], order: NDArray[Any] | None, scale: NDArray[Any] | None
+) -> Packed:
+    if order is not None:
+        return form.pack_ordered(pattern, weight, order, scale)
+    return form.pack(pattern, weight) if form.repack is None else form.repack(pattern, weight, scale)

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("_pattern", "_lattice"),
     ("_files", "_native"),
     ("patterns", "formats", "cells", "structures"),
-    ("ir",),
+    ("ir", "orders"),
     ("ops",),
     ("scores", "_prune", "_shrink", "_choice"),
     ("_stepper", "budgets", "_sensitivity"),

@@ -22,6 +22,7 @@ namespace nb = nanobind;
 
 void bind_training(nb::module_ &m);  // training.cpp
 void bind_spiking(nb::module_ &m);   // spiking.cpp
+void bind_order(nb::module_ &m);     // order.cpp
 
 namespace {
 
@@ -100,7 +101,7 @@ class Matrix {
          const Maybe<int32_t> &index32, const Maybe<uint8_t> &index8, const Maybe<uint8_t> &count, int64_t tile_rows,
          int64_t tile_cols, const Maybe<int16_t> &words, const Maybe<int8_t> &words8, const Maybe<float> &scale,
          const Maybe<int32_t> &correction, const Maybe<uint16_t> &base, int64_t tile_step,
-         const Maybe<uint16_t> &index16)
+         const Maybe<uint16_t> &index16, const Maybe<int32_t> &order)
       : values_(copy<float>(values)),
         ptr_(copy<int32_t>(ptr)),
         index32_(copy<int32_t>(index32)),
@@ -111,7 +112,8 @@ class Matrix {
         words8_(copy<int8_t>(words8)),
         scale_(copy<float>(scale)),
         correction_(copy<int32_t>(correction)),
-        base_(copy<uint16_t>(base)) {
+        base_(copy<uint16_t>(base)),
+        order_(copy<int32_t>(order)) {
     m_.format = find(kFormats, format, "format");
     m_.rows = rows;
     m_.cols = cols;
@@ -143,12 +145,25 @@ class Matrix {
     m_.correction = correction_.get();
     m_.n_base = static_cast<int64_t>(base ? base->size() : 0);
     m_.base = base_.get();
+    m_.n_order = static_cast<int64_t>(order ? order->size() : 0);
+    m_.order = order_.get();
     if (const char *why = sc_matrix_check(&m_)) fail(why);
+    std::vector<bool> seen(static_cast<size_t>(m_.n_order));
+    for (int64_t r = 0; r < m_.n_order; r++) seen[static_cast<size_t>(m_.order[r])] = true;
+    for (const bool once : seen)
+      if (!once) fail("the order is not a permutation of its rows");
   }
   const sc_matrix *get() const { return &m_; }
   std::string format() const { return kFormats[m_.format].name; }
   int64_t rows() const { return m_.rows; }
   int64_t cols() const { return m_.cols; }
+  // A bias of y in the order of the rows of this matrix.
+  Buffer<float> arranged(const float *bias) const {
+    if (!bias || !m_.order) return nullptr;
+    Buffer<float> b = allocate<float>(static_cast<size_t>(m_.rows));
+    for (int64_t r = 0; r < m_.rows; r++) b[static_cast<size_t>(r)] = bias[m_.order[r]];
+    return b;
+  }
   int64_t stored() const { return m_.n_values + m_.n_words + m_.n_bytes; }
   std::optional<std::string> unsupported(const std::string &isa) const {
     const char *why = sc_matrix_supported(ops_for(isa), &m_);
@@ -169,6 +184,7 @@ class Matrix {
   Buffer<float> scale_;
   Buffer<int32_t> correction_;
   Buffer<uint16_t> base_;
+  Buffer<int32_t> order_;
   sc_matrix m_{};
 };
 
@@ -206,6 +222,8 @@ void product(const Matrix &m, const std::string &isa, const In<float> &x, const 
            static_cast<int64_t>(y.shape(1)) == m.rows(),
        "product: x must be (n, cols) and y (n, rows)");
   const float *b = vector_of(bias, m.rows(), "bias");
+  const Buffer<float> arranged = m.arranged(b);
+  if (arranged) b = arranged.get();
   const float *from = x.data();
   float *to = y.data();
   const auto n = static_cast<int64_t>(x.shape(0));
@@ -283,8 +301,8 @@ class Layer {
     need(!hr_ || (hr_->cols() == units && kind == SC_CELL_lstm), "hr must be (width, units) of an lstm");
     need(!(hh_ && hh_diag), "a layer has hh or hh_diag, not both");
     need(hh_ || hh_diag || !bias_hh, "bias_hh needs hh or hh_diag");
-    keep(bias_ih_, l_.bias_ih, bias_ih, rows, "bias_ih");
-    keep(bias_hh_, l_.bias_hh, bias_hh, rows, "bias_hh");
+    keep(bias_ih_, l_.bias_ih, bias_ih, rows, "bias_ih", ih_.get());
+    keep(bias_hh_, l_.bias_hh, bias_hh, rows, "bias_hh", hh_.get());
     keep(diag_, l_.hh_diag, hh_diag, rows, "hh_diag");
     keep(alpha_, l_.alpha, alpha, units, "alpha");
     keep(beta_, l_.beta, beta, units, "beta");
@@ -356,9 +374,12 @@ class Layer {
     }
     return io;
   }
-  static void keep(Buffer<float> &to, const float *&slot, const Maybe<float> &from, int64_t n, const char *name) {
-    vector_of(from, n, name);
-    to = copy<float>(from);
+  // Of a bias: `matrix` is what it is added to.
+  static void keep(Buffer<float> &to, const float *&slot, const Maybe<float> &from, int64_t n, const char *name,
+                   const Matrix *matrix = nullptr) {
+    const float *given = vector_of(from, n, name);
+    to = matrix ? matrix->arranged(given) : nullptr;
+    if (!to) to = copy<float>(from);
     slot = to.get();
   }
   std::shared_ptr<Matrix> ih_, hh_, hr_;
@@ -401,13 +422,14 @@ NB_MODULE(_kernels, m) {
       .def(nb::init<const std::string &, int64_t, int64_t, const In<float> &, const Maybe<int32_t> &,
                     const Maybe<int32_t> &, const Maybe<uint8_t> &, const Maybe<uint8_t> &, int64_t, int64_t,
                     const Maybe<int16_t> &, const Maybe<int8_t> &, const Maybe<float> &, const Maybe<int32_t> &,
-                    const Maybe<uint16_t> &, int64_t, const Maybe<uint16_t> &>(),
+                    const Maybe<uint16_t> &, int64_t, const Maybe<uint16_t> &, const Maybe<int32_t> &>(),
            nb::arg("format"), nb::arg("rows"), nb::arg("cols"), nb::arg("values"), nb::arg("ptr").none() = nb::none(),
            nb::arg("index32").none() = nb::none(), nb::arg("index8").none() = nb::none(),
            nb::arg("count").none() = nb::none(), nb::arg("tile_rows") = 0, nb::arg("tile_cols") = 0,
            nb::arg("words").none() = nb::none(), nb::arg("words8").none() = nb::none(),
            nb::arg("scale").none() = nb::none(), nb::arg("correction").none() = nb::none(),
-           nb::arg("base").none() = nb::none(), nb::arg("tile_step") = 0, nb::arg("index16").none() = nb::none())
+           nb::arg("base").none() = nb::none(), nb::arg("tile_step") = 0, nb::arg("index16").none() = nb::none(),
+           nb::arg("order").none() = nb::none())
       .def_prop_ro("format", &Matrix::format)
       .def_prop_ro("rows", &Matrix::rows)
       .def_prop_ro("cols", &Matrix::cols)
@@ -433,4 +455,5 @@ NB_MODULE(_kernels, m) {
   m.def("read_words", &read_words, nb::arg("x"), nb::arg("repeats"));
   bind_training(m);
   bind_spiking(m);
+  bind_order(m);
 }

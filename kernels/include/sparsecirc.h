@@ -57,8 +57,10 @@ enum sc_reset { SC_RESET_none, SC_RESET_subtract, SC_RESET_zero, SC_RESET_zero_u
  *   tiled_csr  ptr [blocks of rows][tiles of columns][tile_rows] + 1, index16 [nnz] = column in tile, values [nnz]
  *   lookup16   count [strips][tiles] pairs of slots, words [pairs][16 rows][2]: weight and, in its low bits, column
  *   dense16    words [strips][pairs of columns][16][2]; dense8: bytes [strips][fours of columns][16][4]
- *   the integer formats have scale [rows]; dense8 also correction [rows] = 128 * the row's sum. Where one entry of x is
- *   NaN they give NaN in every row
+ *   order       [rows] or null: the row of y that each row of the matrix stands for, a permutation. Rows that pad
+ * little beside each other can then share a strip (formats of SC_ORDERED). bias, scale and correction are in the order
+ * of the matrix, x and y never change the integer formats have scale [rows]; dense8 also correction [rows] = 128 * the
+ * row's sum. Where one entry of x is NaN they give NaN in every row
  */
 typedef struct sc_matrix {
   int format;
@@ -78,6 +80,8 @@ typedef struct sc_matrix {
   const int8_t *bytes;
   const float *scale;
   const int32_t *correction;
+  int64_t n_order;
+  const int32_t *order;
 } sc_matrix;
 
 /* y = bias + W x; bias may be null. scratch: room for cols int32, rounded up to a multiple of SC_PAD. */
@@ -168,6 +172,14 @@ void sc_product(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t l
 void sc_product_step(const sc_ops *ops, const sc_matrix *w, const float *x, const float *bias, float *y,
                      float *workspace);
 size_t sc_product_workspace(const sc_matrix *w);
+/* Puts rows that pad little beside each other into the same strip of `height` rows: order [rows] holds a
+ * permutation and is improved in `turns` turns. count [rows][parts]: slots of a row in each part of its columns. Gives
+ * the slots of the result, the sum over strips and parts of the longest row. The same input gives the same order.
+ * workspace: sc_order_workspace bytes, aligned for int64_t.
+ */
+int64_t sc_order_rows(int64_t rows, int64_t height, int64_t parts, const uint8_t *count, int64_t turns, int32_t *order,
+                      void *workspace);
+size_t sc_order_workspace(int64_t rows, int64_t height, int64_t parts);
 /* Reads n words `repeats` times, as fast as one core can, and gives the bitwise or of all of them. */
 uint32_t sc_read(const uint32_t *x, int64_t n, int64_t repeats);
 

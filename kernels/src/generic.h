@@ -232,6 +232,9 @@ static void SC_PLAIN(csr_mv)(const sc_matrix *w, const float *x, const float *bi
   }
 }
 
+/* Row of y that row r of the matrix stands for. */
+static inline int64_t sc_place(const sc_matrix *w, int64_t r) { return w->order ? w->order[r] : r; }
+
 static inline __attribute__((always_inline)) void SC_NAME(blocks)(const sc_matrix *w, const float *x, const float *bias,
                                                                   float *y, const int64_t height, const int64_t width) {
   for (int64_t r = 0, strip = 0; r < w->rows; r += height, strip++) {
@@ -241,7 +244,7 @@ static inline __attribute__((always_inline)) void SC_NAME(blocks)(const sc_matri
     for (int32_t k = w->ptr[strip]; k < w->ptr[strip + 1]; k++, v += height * width)
       for (int64_t c = 0; c < width; c++)
         for (int64_t i = 0; i < height; i++) s[i] += v[c * height + i] * x[w->index32[k] + c];
-    for (int64_t i = 0; i < n; i++) y[r + i] = s[i] + (bias ? bias[r + i] : 0.0f);
+    for (int64_t i = 0; i < n; i++) y[sc_place(w, r + i)] = s[i] + (bias ? bias[r + i] : 0.0f);
   }
 }
 
@@ -278,7 +281,7 @@ static void SC_PLAIN(lookup_mv)(const sc_matrix *w, const float *x, const float 
         SC_NAME(add_slot)(w, w->values + at * height, hidden ? NULL : w->index8 + at * height, x + t * w->tile_cols, s);
     for (; w->tile_step && at < w->ptr[strip + 1]; at++) SC_NAME(add_slot)
     (w, w->values + at * height, hidden ? NULL : w->index8 + at * height, x + w->base[at] * w->tile_step, s);
-    for (int64_t i = 0; i < n; i++) y[r + i] = s[i] + (bias ? bias[r + i] : 0.0f);
+    for (int64_t i = 0; i < n; i++) y[sc_place(w, r + i)] = s[i] + (bias ? bias[r + i] : 0.0f);
   }
 }
 

@@ -35,7 +35,7 @@ static inline int32_t SC_NAME(quantise)(float x, float top) {
 
 static inline void SC_NAME(finish_row)(const sc_matrix *w, int64_t r, float sum, float unit, const float *bias,
                                        float *y) {
-  y[r] = sum * (w->scale[r] * unit) + (bias ? bias[r] : 0.0f);
+  y[sc_place(w, r)] = sum * (w->scale[r] * unit) + (bias ? bias[r] : 0.0f);
 }
 
 /* Adds pairs of slots to int32 sums, and the sums to f. */

@@ -32,7 +32,7 @@ static inline void sc_scale_rows(const sc_matrix *w, int64_t r, __m512 sum, floa
   const __mmask16 m = sc_tail(w->rows - r);
   const __m512 scale = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, w->scale + r), _mm512_set1_ps(unit));
   const __m512 v = _mm512_mul_ps(sum, scale);
-  _mm512_mask_storeu_ps(y + r, m, bias ? _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, bias + r)) : v);
+  sc_end(w, r, m, bias ? _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, bias + r)) : v, y);
 }
 
 /* The loops, once with each way to add a dot product of words (or bytes) to int32 sums. */

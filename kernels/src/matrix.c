@@ -148,10 +148,30 @@ static const char *check_integers(const sc_matrix *w) {
   return check_corrections(w, strips(w->cols, 4));
 }
 
+/* Every row of y is inside; that each comes once is for the caller to know. */
+static const char *check_order(const sc_matrix *w) {
+  switch (w->format) {
+#define X(name) case SC_FMT_##name:
+    SC_ORDERED(X)
+#undef X
+    break;
+    default:
+      return "rows of this format have no order of their own";
+  }
+  if (w->n_order != w->rows || missing(w->order, w->rows)) return "there is not one place in the order per row";
+  for (int64_t r = 0; r < w->rows; r++)
+    if (w->order[r] < 0 || w->order[r] >= w->rows) return "the order leaves the matrix";
+  return NULL;
+}
+
 const char *sc_matrix_check(const sc_matrix *w) {
   if (w->rows < 0 || w->cols < 0 || w->rows > INT32_MAX - SC_PAD || w->cols > INT32_MAX - SC_PAD)
     return "the shape is out of range";
   if (missing(w->values, w->n_values)) return "values are missing";
+  if (w->order || w->n_order) {
+    const char *why = check_order(w);
+    if (why) return why;
+  }
   switch (w->format) {
     case SC_FMT_dense:
       return w->n_values == strips(w->rows, 16) * 16 * w->cols ? NULL : "dense panels need 16 * ceil(rows / 16) * cols";

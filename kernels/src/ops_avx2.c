@@ -18,15 +18,15 @@ static inline __m256 sc_sum4(__m256 a, __m256 b, __m256 c, __m256 d) {
   return _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
 }
 
-/* y[r .. r + 8) = s + bias, as far as there are rows. */
+/* The rows of y for 8 of the matrix, from r on, are s + bias, as far as there are rows. */
 static inline void sc_finish(const sc_matrix *w, int64_t r, __m256 s, const float *bias, float *y) {
-  if (r + 8 <= w->rows) {
+  if (r + 8 <= w->rows && !w->order) {
     _mm256_storeu_ps(y + r, bias ? _mm256_add_ps(s, _mm256_loadu_ps(bias + r)) : s);
     return;
   }
   float t[8];
   _mm256_storeu_ps(t, s);
-  for (int64_t i = 0; r + i < w->rows; i++) y[r + i] = t[i] + (bias ? bias[r + i] : 0.0f);
+  for (int64_t i = 0; i < 8 && r + i < w->rows; i++) y[sc_place(w, r + i)] = t[i] + (bias ? bias[r + i] : 0.0f);
 }
 
 static void SC_NAME(dense_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {

@@ -21,6 +21,14 @@ static inline __m512 sc_begin(const float *bias, int64_t r, __mmask16 m) {
   return bias ? _mm512_maskz_loadu_ps(m, bias + r) : _mm512_setzero_ps();
 }
 
+/* Stores 16 rows of the matrix from r on where y has them. */
+static inline void sc_end(const sc_matrix *w, int64_t r, __mmask16 m, __m512 v, float *y) {
+  if (w->order)
+    _mm512_mask_i32scatter_ps(y, m, _mm512_maskz_loadu_epi32(m, w->order + r), v, 4);
+  else
+    _mm512_mask_storeu_ps(y + r, m, v);
+}
+
 static void SC_NAME(dense_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   (void)scratch;
   const int64_t cols = w->cols;
@@ -134,14 +142,18 @@ static void SC_NAME(block16x1_mv)(const sc_matrix *w, const float *x, const floa
       s3 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 48), _mm512_set1_ps(x[ix[k + 3]]), s3);
     }
     for (; k < end; k++, v += 16) s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), _mm512_set1_ps(x[ix[k]]), s0);
-    _mm512_mask_storeu_ps(y + r, m, _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)));
+    sc_end(w, r, m, _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)), y);
   }
 }
 
-/* y[r .. r + 8) = s + bias, as far as there are rows. */
+/* The rows of y for 8 of the matrix, from r on, are s + bias, as far as there are rows. */
 static inline void sc_finish(const sc_matrix *w, int64_t r, __m256 s, const float *bias, float *y) {
   const __mmask8 m = (__mmask8)sc_tail(w->rows - r);
-  _mm256_mask_storeu_ps(y + r, m, bias ? _mm256_add_ps(s, _mm256_maskz_loadu_ps(m, bias + r)) : s);
+  const __m256 v = bias ? _mm256_add_ps(s, _mm256_maskz_loadu_ps(m, bias + r)) : s;
+  if (w->order)
+    _mm256_mask_i32scatter_ps(y, m, _mm256_maskz_loadu_epi32(m, w->order + r), v, 4);
+  else
+    _mm256_mask_storeu_ps(y + r, m, v);
 }
 
 static inline __m256 sc_sum4(__m256 a, __m256 b, __m256 c, __m256 d) {
@@ -231,7 +243,7 @@ static void SC_NAME(lookup_mv)(const sc_matrix *w, const float *x, const float *
         ix += 16;
       }
     }
-    _mm512_mask_storeu_ps(y + r, m, _mm512_add_ps(s0, s1));
+    sc_end(w, r, m, _mm512_add_ps(s0, s1), y);
   }
 }
 
@@ -267,7 +279,7 @@ static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float
         v += 16;
       }
     }
-    _mm512_mask_storeu_ps(y + r, m, _mm512_add_ps(s0, s1));
+    sc_end(w, r, m, _mm512_add_ps(s0, s1), y);
   }
 }
 

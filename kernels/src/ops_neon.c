@@ -14,15 +14,15 @@
 #include "integer.h"
 #include "pointwise.h"
 
-/* y[r .. r + 4) = s + bias, as far as there are rows. */
+/* The rows of y for 4 of the matrix, from r on, are s + bias, as far as there are rows. */
 static inline void sc_finish(const sc_matrix *w, int64_t r, float32x4_t s, const float *bias, float *y) {
-  if (r + 4 <= w->rows) {
+  if (r + 4 <= w->rows && !w->order) {
     vst1q_f32(y + r, bias ? vaddq_f32(s, vld1q_f32(bias + r)) : s);
     return;
   }
   float t[4];
   vst1q_f32(t, s);
-  for (int64_t i = 0; r + i < w->rows; i++) y[r + i] = t[i] + (bias ? bias[r + i] : 0.0f);
+  for (int64_t i = 0; i < 4 && r + i < w->rows; i++) y[sc_place(w, r + i)] = t[i] + (bias ? bias[r + i] : 0.0f);
 }
 
 static inline float32x4_t sc_sum4(float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d) {

@@ -65,11 +65,12 @@ typedef struct packed {
   uint16_t *base;
   int16_t *words;
   int8_t *bytes;
+  int32_t *order;
 } packed;
 
 static void free_packed(packed *p) {
   void *all[] = {p->values, p->scale, p->ptr,  p->index32, p->index16, p->correction,
-                 p->index8, p->count, p->base, p->words,   p->bytes};
+                 p->index8, p->count, p->base, p->words,   p->bytes,   p->order};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -339,6 +340,14 @@ static void pack_integers(packed *o, plain *p, int64_t per) {
     }
 }
 
+static int is_ordered(int format) {
+#define X(name) \
+  if (format == SC_FMT_##name) return 1;
+  SC_ORDERED(X)
+#undef X
+  return 0;
+}
+
 /* Packs `p` for `ops`. Returns 0 where the format cannot hold the shape, -1 for a format this file does not know. */
 static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant) {
   memset(o, 0, sizeof *o);
@@ -400,6 +409,28 @@ static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant)
   o->m.scale = o->scale;
   o->m.correction = o->correction;
   return 1;
+}
+
+/* The same with its rows in a random order. */
+static int pack_in_order(packed *o, plain *p, int format, const sc_ops *ops, int variant) {
+  plain moved = {p->rows, p->cols, floats(p->rows * p->cols)};
+  const size_t row = (size_t)p->cols * sizeof(float);
+  int32_t *order = exactly(p->rows, sizeof(int32_t));
+  for (int64_t r = 0; r < p->rows; r++) order[r] = (int32_t)r;
+  for (int64_t r = p->rows - 1; r > 0; r--) {
+    const int64_t other = random_bits() % (uint32_t)(r + 1);
+    const int32_t was = order[r];
+    order[r] = order[other];
+    order[other] = was;
+  }
+  for (int64_t r = 0; row && r < p->rows; r++) memcpy(moved.w + r * p->cols, p->w + order[r] * p->cols, row);
+  const int status = pack(o, &moved, format, ops, variant);
+  for (int64_t r = 0; row && r < p->rows; r++) memcpy(p->w + order[r] * p->cols, moved.w + r * p->cols, row);
+  o->order = order;
+  o->m.order = order;
+  o->m.n_order = p->rows;
+  free(moved.w);
+  return status;
 }
 
 #endif

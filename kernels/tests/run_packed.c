@@ -35,6 +35,7 @@ static const struct {
     ARRAY(words8, w.bytes, w.n_bytes),
     ARRAY(scale, w.scale, w.n_scale),
     ARRAY(correction, w.correction, w.n_correction),
+    ARRAY(order, w.order, w.n_order),
     ARRAY(x, x, n_x),
     ARRAY(bias, bias, n_bias),
 #undef ARRAY

@@ -66,21 +66,24 @@ static int64_t check_product(const sc_ops *ops, const packed *w, const plain *p,
                              int batched) {
   float *x = random_floats(n * p->cols), *y = poisoned(n * p->rows);
   float *bias = with_bias ? random_floats(p->rows) : NULL;
+  float *arranged = bias ? floats(p->rows) : NULL; /* as the rows of the matrix */
+  for (int64_t r = 0; arranged && r < p->rows; r++) arranged[r] = bias[w->order ? w->order[r] : r];
   int64_t wrong;
   if (batched) {
     sc_mm(ops, &w->m, x, bias, y, n);
     wrong = wrong_entries(p, w->m.format, x, n, 1, n, bias, y, n, 1);
   } else {
     float *space = poisoned((int64_t)sc_product_workspace(&w->m));
-    sc_product(ops, &w->m, x, p->cols, n, bias, y, p->rows, space);
+    sc_product(ops, &w->m, x, p->cols, n, arranged, y, p->rows, space);
     wrong = wrong_entries(p, w->m.format, x, 1, p->cols, n, bias, y, 1, p->rows);
-    for (int64_t k = 0; k < n; k++) sc_product_step(ops, &w->m, x + k * p->cols, bias, y + k * p->rows, space);
+    for (int64_t k = 0; k < n; k++) sc_product_step(ops, &w->m, x + k * p->cols, arranged, y + k * p->rows, space);
     wrong += wrong_entries(p, w->m.format, x, 1, p->cols, n, bias, y, 1, p->rows);
     free(space);
   }
   free(x);
   free(y);
   free(bias);
+  free(arranged);
   return wrong;
 }
 
@@ -89,10 +92,11 @@ static void test_products(const sc_ops *ops, int format) {
                                       {65, 36}, {129, 12}, {100, 44}, {0, 4},   {4, 0},   {0, 0}};
   static const int percents[] = {0, 15, 60, 100};
   for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
-    for (int k = 0; k < 8; k++) {
+    for (int k = 0; k < (is_ordered(format) ? 16 : 8); k++) {
       plain p = make_plain(shapes[s][0], shapes[s][1], percents[k % 4], 0);
       packed w;
-      const int status = pack(&w, &p, format, ops, k / 4);
+      const int variant = k / 4 % 2;
+      const int status = k < 8 ? pack(&w, &p, format, ops, variant) : pack_in_order(&w, &p, format, ops, variant);
       char detail[64];
       snprintf(detail, sizeof detail, "%d x %d, %d %%", (int)p.rows, (int)p.cols, percents[k % 4]);
       if (status < 0) report(0, ops->isa, "product", format_names[format], "the tests cannot pack this format");
@@ -375,6 +379,19 @@ static void test_matrix_checks(int format, int variant) {
   DAMAGED(w.correction, m.correction = NULL)
   DAMAGED(format == SC_FMT_columns16, m.rows = 31)
   DAMAGED(w.index16, m.index16 = NULL)
+  int32_t order[32] = {0};
+  DAMAGED(!is_ordered(format), (m.order = order, m.n_order = 32))
+  w.m.order = order; /* which row comes twice is for the caller to see */
+  w.m.n_order = 32;
+  report((sc_matrix_check(&w.m) == NULL) == is_ordered(format), "any", "ordered matrix", name, "is refused");
+  DAMAGED(1, m.n_order--)
+  DAMAGED(1, m.order = NULL)
+  order[31] = 32;
+  refused(&w.m, name, "an order beyond the last row");
+  order[31] = -1;
+  refused(&w.m, name, "an order before the first row");
+  w.m.order = NULL;
+  w.m.n_order = 0;
   SPOILED(ptr, int32_t, 0, 1)
   SPOILED(ptr, int32_t, 1, -1)
   SPOILED(ptr, int32_t, 1, INT32_MAX)

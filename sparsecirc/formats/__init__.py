@@ -4,7 +4,7 @@ from sparsecirc._target import Isa
 from sparsecirc.formats._blocks import BLOCK_SHAPES, BLOCKS
 from sparsecirc.formats._integer import DENSE8, DENSE16, lookup16, lookup16_for
 from sparsecirc.formats._lookup import Tile, lookup, lookup_for, mantissa, mantissa_for
-from sparsecirc.formats._packed import Format, Packed
+from sparsecirc.formats._packed import Format, Grid, Packed
 from sparsecirc.formats._plain import COLUMNS, COLUMNS16, CSR, DENSE, TILED_CSR
 
 
@@ -36,6 +36,7 @@ __all__ = [
     "DENSE16",
     "TILED_CSR",
     "Format",
+    "Grid",
     "Packed",
     "Tile",
     "every_format",

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsecirc._pattern import Pattern
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.formats._packed import F32, Format, Pack, Packed, Unpack
+from sparsecirc.formats._packed import F32, Format, Grid, Pack, Packed, Unpack, as_given
 
 
 def _packer(name: str, height: int, width: int) -> Pack:
@@ -44,7 +44,7 @@ def _unpacker(height: int, width: int) -> Unpack:
         out = np.zeros((strips, cols // width, width, height), np.float32)
         strip = np.repeat(np.arange(strips), np.diff(packed.ptr))
         out[strip, packed.index32 // width] = packed.values.reshape(-1, width, height)
-        return np.ascontiguousarray(out.transpose(0, 3, 1, 2).reshape(strips * height, cols)[:rows])
+        return as_given(packed, out.transpose(0, 3, 1, 2).reshape(strips * height, cols)[:rows])
 
     return unpack
 
@@ -52,4 +52,7 @@ def _unpacker(height: int, width: int) -> Unpack:
 BLOCK_SHAPES = {"block16x1": (16, 1), "block8x1": (8, 1), "block8x4": (8, 4), "block4x4": (4, 4)}
 """(rows, columns) of a block, by format; as in ``kernels/kernels.def``."""
 
-BLOCKS = {name: Format(name, _packer(name, *shape), _unpacker(*shape)) for name, shape in BLOCK_SHAPES.items()}
+BLOCKS = {
+    name: Format(name, _packer(name, *shape), _unpacker(*shape), grid=Grid(*shape) if shape[1] == 1 else None)
+    for name, shape in BLOCK_SHAPES.items()
+}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
 from sparsecirc.formats._lookup import PADDED, Tile, corners, slots
-from sparsecirc.formats._packed import F32, Format, Packed
+from sparsecirc.formats._packed import F32, Format, Grid, Packed, as_given
 
 TILES = {
     Isa.AVX512: Tile(16, 64),
@@ -69,7 +69,7 @@ def lookup16(tile: Tile) -> Format:
             scale=scale,
         )
 
-    return Format("lookup16", pack, _unpack_lookup16, exact=False, repack=pack)
+    return Format("lookup16", pack, _unpack_lookup16, exact=False, repack=pack, grid=Grid(tile.rows, tile.cols, 2))
 
 
 def _unpack_lookup16(packed: Packed) -> F32:
@@ -84,7 +84,7 @@ def _unpack_lookup16(packed: Packed) -> F32:
     scale = np.zeros(len(out), np.float32)
     scale[:rows] = packed.scale
     out[row[live], column[live]] = packed.words[live] * scale[row[live]]
-    return np.ascontiguousarray(out[:rows, :cols])
+    return as_given(packed, out[:rows, :cols])
 
 
 def lookup16_for(isa: Isa) -> Format:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.formats._packed import F32, Format, Packed
+from sparsecirc.formats._packed import F32, Format, Grid, Packed, as_given
 
 Ints = NDArray[np.int64]
 
@@ -164,7 +164,7 @@ def lookup(tile: tuple[int, int] | Tile) -> Format:
         index[s.place] = s.column
         return _packed("lookup", pattern, s, values, index)
 
-    return Format("lookup", pack, _unpack)
+    return Format("lookup", pack, _unpack, grid=Grid(*shape[:2]))
 
 
 def mantissa(tile: tuple[int, int] | Tile) -> Format:
@@ -177,7 +177,7 @@ def mantissa(tile: tuple[int, int] | Tile) -> Format:
         values[s.place] = _hide(pattern.values(weight).astype(np.float32), s.column.astype(np.int32), shape.cols)
         return _packed("mantissa", pattern, s, values, None)
 
-    return Format("mantissa", pack, _unpack, exact=False)
+    return Format("mantissa", pack, _unpack, exact=False, grid=Grid(*shape[:2]))
 
 
 def _packed(name: str, pattern: Pattern, s: Slots, values: F32, index8: NDArray[np.uint8] | None) -> Packed:
@@ -215,7 +215,7 @@ def _unpack(packed: Packed) -> F32:
     out = np.zeros((-(-rows // height) * height, -(-cols // PADDED) * PADDED), np.float32)
     live = packed.values != 0  # padding shares index 0 with a live weight and must not overwrite it
     out[row[live], col[live]] = packed.values[live]
-    return np.ascontiguousarray(out[:rows, :cols])
+    return as_given(packed, out[:rows, :cols])
 
 
 def lookup_for(isa: Isa) -> Format:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sparsecirc._native import kernels
-from sparsecirc._pattern import Pattern
+from sparsecirc._pattern import Pattern, permutation
+from sparsecirc.errors import UnsupportedError
 
 F32 = NDArray[np.float32]
 
@@ -33,6 +34,8 @@ class Packed:
         tile: (rows, cols) of a tile, (0, 0) where there are none.
         step: where it is not 0, each slot has a tile of its own, and
         base: its first column over ``step``, uint16.
+        order: int32 (rows,): which row of the weight each packed row is; ``None``: they are packed as given. ``scale``
+            follows it.
         words, words8: integer weights, int16 or int8; ``values`` is then empty.
         scale: float32 (rows,): the weight that an integer 1 stands for.
         correction: int32 (rows,): what the offset of an unsigned state adds to a sum.
@@ -54,13 +57,14 @@ class Packed:
     base: NDArray[np.uint16] | None = None
     step: int = 0
     index16: NDArray[np.uint16] | None = None
+    order: NDArray[np.int32] | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         arrays: tuple[NDArray[Any] | None, ...] = (
             *(self.values, self.ptr, self.index32, self.index8, self.count),
-            *(self.words, self.words8, self.scale, self.correction, self.base, self.index16),
+            *(self.words, self.words8, self.scale, self.correction, self.base, self.index16, self.order),
         )
         return sum(a.nbytes for a in arrays if a is not None)
 
@@ -89,7 +93,30 @@ class Packed:
             self.base,
             self.step,
             self.index16,
+            self.order,
         )
+
+
+def as_given(packed: Packed, rows: F32) -> F32:
+    """The rows of a packed weight where the weight has them."""
+    if packed.order is None:
+        return np.ascontiguousarray(rows)
+    out = np.empty_like(rows)
+    out[packed.order] = rows
+    return out
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a layout pads.
+
+    Each group of ``rows`` rows takes, in each part of ``cols`` columns, as many slots as its longest row has weights
+    there, ``per`` to a slot.
+    """
+
+    rows: int
+    cols: int
+    per: int = 1
 
 
 Pack = Callable[[Pattern, F32], Packed]
@@ -107,6 +134,7 @@ class Format:
         unpack: the dense weight that the loop multiplies by; equal to what was packed but for ``mantissa``.
         exact: whether that is so.
         repack: ``repack(pattern, weight, scale)`` with the scales of an earlier packing, for the integer formats.
+        grid: what it pads, where its rows may come in any order (`Format.pack_ordered`).
     """
 
     name: str
@@ -114,3 +142,20 @@ class Format:
     unpack: Unpack
     exact: bool = True
     repack: Repack | None = None
+    grid: Grid | None = None
+
+    def pack_ordered(self, pattern: Pattern, weight: F32, order: ArrayLike, scale: F32 | None = None) -> Packed:
+        """Pack the rows ``order[0]``, ``order[1]``, ... one after another; products and `unpack` do not change.
+
+        Rows that pad little beside each other can so share a group.
+
+        Raises:
+            UsageError: ``order`` is no permutation of the rows.
+            UnsupportedError: the rows of this format cannot be moved.
+        """
+        if self.grid is None:
+            raise UnsupportedError(f"rows of format '{self.name}' cannot be moved: pack them as given")
+        rows = permutation(order, pattern.shape[0], "rows")
+        moved, values = pattern.permute(rows), weight[rows]
+        packed = self.pack(moved, values) if self.repack is None else self.repack(moved, values, scale)
+        return replace(packed, order=rows)
