@@ -20,11 +20,12 @@ class Neurons {
     t.alpha = of_size(vectors[1], t.units, "alpha");
     t.beta = of_size(vectors[2], t.units, "beta");
     t.theta = of_size(vectors[3], t.units, "threshold");
-    need((t.beta && t.theta) || !t.units, "neurons need beta and threshold");
+    need(t.beta || !t.units, "neurons need beta");
+    need(t.theta || !t.units || (!t.hh && !t.bias && !t.alpha), "neurons without threshold only integrate their input");
     t.spk0 = of_size(initial[0], single(), "initial spikes");
     t.syn0 = of_size(initial[1], single(), "initial currents");
     t.mem0 = of_size(initial[2], single(), "initial membranes");
-    need((t.spk0 && t.mem0 && (t.syn0 || !t.alpha)) || !single(), "an initial state is missing");
+    need((t.mem0 && (t.spk0 || !t.hh) && (t.syn0 || !t.alpha)) || !single(), "an initial state is missing");
   }
 
   // Outputs of forward: spk (not needed again), syn, mem, and the membranes that an immediate reset is decided by.
@@ -34,7 +35,7 @@ class Neurons {
     t.syn = const_cast<float *>(of_size(out[1], sequence(), "currents"));
     t.mem = const_cast<float *>(of_size(out[2], sequence(), "membranes"));
     t.fired = const_cast<float *>(of_size(out[3], sequence(), "compared membranes"));
-    need(!t.fired || !t.delay, "only an immediate reset compares other membranes");
+    need(!t.fired || (!t.delay && t.theta), "only an immediate reset compares other membranes");
     need((t.mem && (t.syn || !t.alpha)) || !sequence(), "membranes or currents are missing");
   }
 
@@ -53,7 +54,7 @@ void spiking_forward(const std::string &isa, const std::string &reset, bool dela
   const sc_ops *ops = ops_for(isa);
   Neurons job(batch, reset, delay, x, hh, vectors, initial);
   job.states(out);
-  need(job.t.spk || !job.sequence(), "spikes are missing");
+  need(job.t.spk || !job.t.theta || !job.sequence(), "spikes are missing");
   expect_much(out);
   nb::gil_scoped_release release;
   const Space space(sc_spiking_forward_space(ops, &job.t), poison);
@@ -68,7 +69,7 @@ void spiking_backward(const std::string &isa, const std::string &reset, bool del
   Neurons job(batch, reset, delay, x, hh, vectors, initial);
   sc_spiking &t = job.t;
   job.states(out);
-  need(t.fired || t.delay || !job.sequence(), "an immediate reset saves membranes");
+  need(t.fired || t.delay || !t.theta || !job.sequence(), "an immediate reset saves membranes");
   t.surrogate = find({"fast_sigmoid", "atan", "sigmoid", "triangular", "straight_through"}, surrogate, "surrogate");
   t.scale = scale;
   t.g_spk = of_size(g_out[0], job.sequence(), "gradient of spikes");

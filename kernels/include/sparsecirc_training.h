@@ -40,7 +40,7 @@ typedef struct sc_train_point {
 typedef struct sc_spike_row {
   int64_t n;
   int reset, delay;
-  const float *alpha, *beta, *theta; /* alpha null: no synaptic current */
+  const float *alpha, *beta, *theta; /* alpha null: no synaptic current; theta null: no spikes */
   const float *x, *rec;              /* forward: drive and recurrent product; backward, rec: gradient of the spikes */
   float *spk, *syn, *mem;            /* forward: states in and out */
   float *fired;                      /* forward without delay: the membrane that was compared with the threshold */
@@ -131,8 +131,9 @@ sc_space sc_train_backward_space(const sc_ops *ops, const sc_train *t);
 void sc_train_forward(const sc_ops *ops, const sc_train *t, float *floats, int32_t *ints);
 void sc_train_backward(const sc_ops *ops, const sc_train *t, float *floats, int32_t *ints);
 
-/* One layer of spiking neurons, lif, or synaptic where it has alpha. Null where a part is absent. Backward reads the
- * outputs of forward: syn, mem, and `fired` where resets act at once.
+/* One layer of spiking neurons: lif, or synaptic where it has alpha; without theta, integrators (li) that neither fire
+ * nor have feedback. Null where a part is absent. Backward reads the outputs of forward: syn, mem, and `fired` where
+ * resets act at once.
  */
 typedef struct sc_spiking {
   int64_t units, steps, batch;

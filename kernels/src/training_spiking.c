@@ -160,7 +160,7 @@ void sc_spiking_forward(const sc_ops *ops, const sc_spiking *t, float *floats, i
       p.syn = t->alpha ? s.syn + b * units : NULL;
       train->spike_forward(&p);
       if (t->hh) find_active(train, t, &s.on, b, t->delay ? p.mem : s.fired);
-      train->put_row(t->spk + at, s.spk, units, past_spk);
+      if (t->theta) train->put_row(t->spk + at, s.spk, units, past_spk);
       train->put_row(t->mem + at, p.mem, units, past_mem);
       if (t->alpha) train->put_row(t->syn + at, p.syn, units, past_syn);
       if (t->fired) memcpy(t->fired + at, s.fired, (size_t)units * sizeof(float));

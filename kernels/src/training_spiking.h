@@ -158,6 +158,26 @@ SC_INLINE void SC_NAME(spike_back)(const sc_spike_row *p, const int synaptic, co
   }
 }
 
+/* Integrators that never fire: cell li. */
+static void SC_NAME(integrate)(const sc_spike_row *p) {
+  const float *restrict a = p->x, *restrict beta = p->beta;
+  float *restrict mem = p->mem;
+  SC_NO_OVERLAP
+  for (int64_t i = 0; i < p->n; i++) mem[i] = beta[i] * mem[i] + a[i];
+}
+
+static void SC_NAME(integrate_back)(const sc_spike_row *p) {
+  const float *restrict mem = p->mem_before, *restrict beta = p->beta, *restrict g_mem = p->g_mem;
+  float *restrict c_mem = p->carry_mem, *restrict da = p->da, *restrict d_beta = p->d_beta;
+  SC_NO_OVERLAP
+  for (int64_t i = 0; i < p->n; i++) {
+    float g = g_mem[i] + c_mem[i];
+    da[i] = g;
+    c_mem[i] = beta[i] * g;
+    d_beta[i] += mem[i] * g;
+  }
+}
+
 #define SC_RESET_CASE(body, synaptic, reset) \
   case 2 * (reset):                          \
     body(p, synaptic, reset, 0);             \
@@ -173,7 +193,9 @@ SC_INLINE void SC_NAME(spike_back)(const sc_spike_row *p, const int synaptic, co
     SC_RESET_CASE(body, synaptic, SC_RESET_none)        \
   }
 static void SC_NAME(spike_forward)(const sc_spike_row *p) {
-  if (p->alpha) {
+  if (!p->theta) {
+    SC_NAME(integrate)(p);
+  } else if (p->alpha) {
     SC_EACH_RESET(SC_NAME(spike_step), 1)
   } else {
     SC_EACH_RESET(SC_NAME(spike_step), 0)
@@ -181,6 +203,10 @@ static void SC_NAME(spike_forward)(const sc_spike_row *p) {
 }
 
 static void SC_NAME(spike_backward)(const sc_spike_row *p) {
+  if (!p->theta) {
+    SC_NAME(integrate_back)(p);
+    return;
+  }
   SC_NAME(slopes)(p);
   if (p->alpha) {
     SC_EACH_RESET(SC_NAME(spike_back), 1)

@@ -251,6 +251,7 @@ typedef struct spiking_case {
   int reset, delay, surrogate, synaptic, feedback;
   float drive;
   int64_t steps, batch, units;
+  int integrates; /* never fires */
 } spiking_case;
 
 typedef struct neurons {
@@ -288,6 +289,10 @@ static void free_neurons(neurons *p) {
 
 /* One neuron: `in` enters its membrane; returns the spike. */
 static dual neuron_step(const spiking_case *c, dual in, dual beta, dual theta, double scale, dual *mem) {
+  if (c->integrates) {
+    *mem = add(mul(beta, *mem), in);
+    return number(0);
+  }
   const double due = mem->v > theta.v ? 1 : 0; /* the reset signal is detached */
   dual m = *mem;
   if (c->reset == SC_RESET_zero) m = mul(number(1 - due), m);
@@ -320,7 +325,8 @@ static void reference_spiking(const neurons *p, double scale, dual *out[3]) {
       if (c->feedback) product(&p->hh, spk, rec);
       for (int64_t u = 0; u < n; u++) {
         const int64_t at = (k * c->batch + b) * n + u;
-        dual in = add(of(&p->x, at), of(&p->bias, u));
+        dual in = of(&p->x, at);
+        if (!c->integrates) in = add(in, of(&p->bias, u));
         if (c->feedback) in = add(in, rec[u]);
         if (c->synaptic) in = syn[u] = add(mul(of(&p->alpha, u), syn[u]), in);
         spk[u] = neuron_step(c, in, of(&p->beta, u), of(&p->theta, u), scale, &mem[u]);
@@ -364,6 +370,10 @@ static void test_spiking_case(const sc_ops *ops, spiking_case c) {
                   .syn = out[1],
                   .mem = out[2],
                   .fired = fired};
+  if (c.integrates) {
+    t.bias = t.theta = t.spk0 = NULL;
+    t.spk = NULL;
+  }
   space s = make_space(sc_spiking_forward_space(ops, &t));
   sc_spiking_forward(ops, &t, s.floats, s.ints);
   free_space(&s);
@@ -380,6 +390,11 @@ static void test_spiking_case(const sc_ops *ops, spiking_case c) {
   t.d_alpha = c.synaptic ? p.alpha.gradient : NULL;
   t.d_beta = p.beta.gradient;
   t.d_theta = p.theta.gradient;
+  if (c.integrates) {
+    t.d_bias = t.d_theta = t.d_spk0 = NULL;
+    for (int64_t i = 0; i < p.spk.n; i++) p.spk.gradient[i] = 0;
+    for (int64_t u = 0; u < c.units; u++) p.bias.gradient[u] = p.theta.gradient[u] = 0;
+  }
   s = make_space(sc_spiking_backward_space(ops, &t));
   sc_spiking_backward(ops, &t, s.floats, s.ints);
   free_space(&s);
@@ -394,7 +409,7 @@ static void test_spiking_case(const sc_ops *ops, spiking_case c) {
     report(gradients_agree(all, count, loss.d), ops->isa, only == count ? "all gradients" : all[only]->name, detail);
   }
   int wrong = differs(out[2], want[2], n, 1) || (c.synaptic && differs(out[1], want[1], n, 1));
-  for (int64_t i = 0; i < n; i++) wrong += (double)out[0][i] != want[0][i].v;
+  for (int64_t i = 0; i < n && !c.integrates; i++) wrong += (double)out[0][i] != want[0][i].v;
   report(!wrong, ops->isa, "spikes and membranes", detail);
   for (int k = 0; k < 3; k++) {
     free(out[k]);
@@ -412,12 +427,25 @@ static void test_spiking(const sc_ops *ops) {
   for (int reset = SC_RESET_none; reset <= SC_RESET_zero_update; reset++)
     for (int flags = 0; flags < 8; flags++)
       for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++, k++) {
-        const spiking_case c = {reset,          flags & 1,   k % SC_N_SURROGATES,
-                                flags >> 1 & 1, flags >> 2,  drives[k / 3 % 4],
-                                sizes[i][0],    sizes[i][1], sizes[i][2]};
+        const spiking_case c = {reset,
+                                flags & 1,
+                                k % SC_N_SURROGATES,
+                                flags >> 1 & 1,
+                                flags >> 2,
+                                drives[k / 3 % 4],
+                                sizes[i][0],
+                                sizes[i][1],
+                                sizes[i][2],
+                                0};
         test_spiking_case(ops, c);
       }
-  test_spiking_case(ops, (spiking_case){SC_RESET_subtract, 1, SC_SURROGATE_atan, 1, 1, 1.0f, 9, 40, 260}); /* tiles */
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+    test_spiking_case(
+        ops,
+        (spiking_case){
+            .delay = 1, .drive = 1, .steps = sizes[i][0], .batch = sizes[i][1], .units = sizes[i][2], .integrates = 1});
+  test_spiking_case(ops,
+                    (spiking_case){SC_RESET_subtract, 1, SC_SURROGATE_atan, 1, 1, 1.0f, 9, 40, 260, 0}); /* tiles */
 }
 
 /* ---- linear ----------------------------------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@ Gradients, optimizer state and checkpoints shrink with the density. Layers run w
 
 from sparsecirc.nn._convert import has_sparse_layers, sparse_model, to_dense_model
 from sparsecirc.nn._graph import GraphRNN
+from sparsecirc.nn._integrator import SparseLI
 from sparsecirc.nn._linear import SparseLinear
 from sparsecirc.nn._optimizer import parameter_pairs, transfer_optimizer_state
 from sparsecirc.nn._recurrent import SparseGRU, SparseLSTM, SparseRNN
@@ -17,6 +18,7 @@ from sparsecirc.nn._weight import SparseWeight
 __all__ = [
     "GraphRNN",
     "SparseGRU",
+    "SparseLI",
     "SparseLIF",
     "SparseLSTM",
     "SparseLinear",

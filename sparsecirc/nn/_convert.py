@@ -11,6 +11,7 @@ from torch import nn
 from sparsecirc._torch_layers import node_name
 from sparsecirc.errors import NothingMatchedError, UnsupportedError
 from sparsecirc.masks import Masks
+from sparsecirc.nn._integrator import SparseLI
 from sparsecirc.nn._linear import SparseLinear
 from sparsecirc.nn._neurons import SparseNeurons
 from sparsecirc.nn._recurrent import SparseRNNBase
@@ -50,7 +51,7 @@ def to_dense_model(model: M) -> M:
 
     def make(path: str, module: nn.Module) -> nn.Module | None:
         dense: nn.Module | None = None
-        if isinstance(module, (SparseLinear, SparseRNNBase, SparseNeurons)):
+        if isinstance(module, (SparseLinear, SparseRNNBase, SparseNeurons, SparseLI)):
             dense = module.to_dense()
         return dense
 
@@ -64,7 +65,7 @@ def has_sparse_layers(model: nn.Module) -> bool:
         UnsupportedError: it has sparse neurons, which take whole sequences where their dense form takes one step.
     """
     for path, module in model.named_modules():
-        if isinstance(module, SparseNeurons):
+        if isinstance(module, (SparseNeurons, SparseLI)):
             raise UnsupportedError(
                 f"layer '{path or type(module).__name__}' runs whole sequences: put {type(module).__name__}.to_dense() "
                 "in a model that calls it step by step, and convert that"

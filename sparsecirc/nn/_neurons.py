@@ -108,7 +108,7 @@ class SparseNeurons(nn.Module):
         )
         alpha = self.alpha.clamp(0, 1).expand(shape[1]) if "syn" in self.states else None
         spk, syn, mem = ops_for(self.beta).spiking(
-            job, seq, initial.get("spk", zeros), initial.get("syn"), initial["mem"], alpha=alpha,
+            job, seq, initial.get("spk"), initial.get("syn"), initial["mem"], alpha=alpha,
             beta=self.beta.clamp(0, 1).expand(shape[1]), theta=self.threshold.expand(shape[1]),
             hh=self.recurrent.sparse() if self._is_recurrent() else None,
             bias=self.recurrent_bias if self._is_recurrent() else None,

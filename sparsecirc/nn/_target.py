@@ -10,6 +10,7 @@ from torch import nn
 
 from sparsecirc._target import Target
 from sparsecirc.errors import UnsupportedError
+from sparsecirc.nn._integrator import SparseLI
 from sparsecirc.nn._neurons import SparseNeurons
 from sparsecirc.nn._recurrent import SparseGRU, SparseRNNBase
 from sparsecirc.nn._spiking import SparseLIF, SparseRLIF
@@ -38,7 +39,7 @@ def to_target(model: M, target: Target) -> M:
         raise UnsupportedError("Target.cuda() needs the package triton: pip install -c constraints.txt '.[gpu]'")
     for path, module in model.named_modules():
         known = isinstance(module, (SparseGRU, SparseLIF, SparseRLIF))
-        if isinstance(module, (SparseRNNBase, SparseNeurons)) and not known:
+        if isinstance(module, (SparseRNNBase, SparseNeurons, SparseLI)) and not known:
             raise UnsupportedError(
                 f"layer '{path or 'itself'}' is a {type(module).__name__}, which has no GPU kernels in this version: "
                 "use SparseGRU, SparseLIF or SparseRLIF, or Target.cpu()"

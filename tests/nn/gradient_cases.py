@@ -57,7 +57,7 @@ def neurons(
     """Tensors of spiking neurons; how often they spike grows with ``drive``."""
     made: Made = {
         "x": drive * torch.randn(steps, batch, units),
-        "spk": torch.rand(batch, units).round(),
+        "spk": torch.rand(batch, units).round() if feedback else None,
         "syn": torch.randn(batch, units) if synaptic else None,
         "mem": torch.randn(batch, units),
         "alpha": torch.rand(units) if synaptic else None,

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sparsecirc.nn import (
     SparseGRU,
+    SparseLI,
     SparseLIF,
     SparseLinear,
     SparseLSTM,
@@ -23,6 +24,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "gru": lambda: SparseGRU(5, 12, num_layers=2, bidirectional=True, density=0.3),
     "lstm": lambda: SparseLSTM(5, 12, density=0.3),
     "projected": lambda: SparseLSTM(5, 12, proj_size=4, density=0.5),
+    "li": lambda: SparseLI(0.9, learn_beta=True),
     "lif": lambda: SparseLIF(0.9, learn_beta=True, learn_threshold=True),
     "recurrent_lif": lambda: SparseRLIF(0.9, 5, learn_beta=True, density=0.5, reset_delay=False),
     "synaptic": lambda: SparseSynaptic(0.5, 0.9, learn_alpha=True),

@@ -133,6 +133,17 @@ def test_neurons_without_feedback():
     assert_same(run(job, made, torch.float32), run(job, made, torch.float64), SPIKING_TOLERANCE)
 
 
+@pytest.mark.parametrize("size", [(1, 1, 1), (12, 17, 3), (350, 32, 48), (3, 3, 0)])
+@pytest.mark.parametrize("isa", kernels.isas())
+def test_integrators(monkeypatch: pytest.MonkeyPatch, isa: str, size: tuple[int, int, int]):
+    monkeypatch.setattr(_arrays, "best_isa", lambda: isa)
+    made = neurons(*size, feedback=False) | {"theta": None}
+    truth = run(ops.Spiking(), made, torch.float64)
+    assert truth["spk"].numel() == 0
+    native = run(ops.Spiking(), made, torch.float32)
+    assert_same({k: v for k, v in native.items() if k in truth}, truth, SPIKING_TOLERANCE)
+
+
 def test_initial_spikes_may_be_any_numbers():
     made = neurons(6, 17, 3)
     made["spk"] = torch.randn(3, 17)

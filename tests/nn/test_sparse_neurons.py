@@ -11,7 +11,7 @@ from snntorch import surrogate  # noqa: E402
 
 from sparsecirc import nn as sparse_nn  # noqa: E402
 from sparsecirc.errors import UnsupportedError, UsageError  # noqa: E402
-from sparsecirc.nn import SparseLIF, SparseRLIF, SparseRSynaptic, SparseSynaptic  # noqa: E402
+from sparsecirc.nn import SparseLI, SparseLIF, SparseRLIF, SparseRSynaptic, SparseSynaptic  # noqa: E402
 from sparsecirc.nn._neurons import SparseNeurons  # noqa: E402
 
 STEPS, BATCH, UNITS = 13, 5, 17
@@ -134,6 +134,26 @@ def test_half_precision_input_and_frozen_feedback():
     assert lif.recurrent.values.grad is None
     z, i, v = SparseSynaptic(0.5, 0.9)(x)
     assert (z.dtype, i.dtype, v.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+
+
+def test_integrators_are_leaky_without_reset():
+    sparse = SparseLI(0.4 + 0.5 * torch.rand(6), learn_beta=True)
+    dense = sparse.to_dense()
+    x, mem = torch.randn(9, 3, 6), torch.randn(3, 6)
+    results = []
+    for run in (sparse, lambda x, mem: loop(dense, x, mem)[1]):
+        given = [t.clone().requires_grad_() for t in (x, mem)]
+        out = run(*given)
+        out.square().sum().backward()
+        results.append([out, *(g.grad for g in given)])
+    for mine, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    torch.testing.assert_close(sparse.beta.grad, dense.beta.grad)
+    assert torch.equal(sparse(x[0]), sparse(x)[0])
+    with pytest.raises(UsageError, match=r"state of shape \(2, 6\)"):
+        sparse(x, mem[:2])
+    with pytest.raises(UsageError, match=r"expected \(T, B, N\)"):
+        sparse(x[0, 0])
 
 
 @pytest.mark.parametrize(

@@ -128,27 +128,32 @@ def _membrane(job: Spiking, drive: Tensor, mem: Tensor, beta: Tensor, theta: Ten
 def spiking(
     job: Spiking,
     x: Tensor,
-    spk: Tensor,
+    spk: Tensor | None,
     syn: Tensor | None,
     mem: Tensor,
     hh: Sparse | None,
     bias: Tensor | None,
     alpha: Tensor | None,
     beta: Tensor,
-    theta: Tensor,
+    theta: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `sparsecirc.ops._autograd.spiking`."""
     weight = dense(hh) if hh is not None else None
-    kept: list[list[Tensor]] = [[], [], []]
+    kept: dict[str, list[Tensor]] = {"spk": [], "syn": [], "mem": []}
     for drive in x.unbind(0):
-        rec = bias if weight is None else dense_linear(spk, weight, bias)
+        rec = bias if weight is None or spk is None else dense_linear(spk, weight, bias)
         now = drive if rec is None else drive + rec
         if alpha is not None:
             assert syn is not None
             now = syn = alpha * syn + now
-            kept[1].append(syn)
-        spk, mem = _membrane(job, now, mem, beta, theta)
-        kept[0].append(spk)
-        kept[2].append(mem)
-    spikes, currents, membranes = (torch.stack(k) if k else x.new_empty((0, *x.shape[1:])) for k in kept)
-    return spikes, currents if alpha is not None else x.new_empty(0), membranes
+            kept["syn"].append(syn)
+        if theta is None:
+            mem = beta * mem + now
+        else:
+            spk, mem = _membrane(job, now, mem, beta, theta)
+            kept["spk"].append(spk)
+        kept["mem"].append(mem)
+    there = {"spk": theta is not None, "syn": alpha is not None, "mem": True}
+    empty = {name: x.new_empty((0, *x.shape[1:]) if there[name] else (0,)) for name in kept}
+    spikes, currents, membranes = (torch.stack(kept[name]) if kept[name] else empty[name] for name in kept)
+    return spikes, currents, membranes

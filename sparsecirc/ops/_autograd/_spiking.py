@@ -1,4 +1,4 @@
-"""Leaky integrate-and-fire neurons, with and without a synaptic current, over whole sequences."""
+"""Leaky integrate-and-fire neurons, with and without a synaptic current, and integrators, over whole sequences."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Spiking:
 def spiking(
     job: Spiking,
     x: Tensor,
-    spk: Tensor,
+    spk: Tensor | None,
     syn: Tensor | None,
     mem: Tensor,
     *,
     beta: Tensor,
-    theta: Tensor,
+    theta: Tensor | None,
     alpha: Tensor | None = None,
     hh: Sparse | None = None,
     bias: Tensor | None = None,
@@ -50,17 +50,18 @@ def spiking(
     Args:
         job: resets and surrogate.
         x: drive (T, B, units).
-        spk: initial spikes (B, units), which only ``hh`` reads.
+        spk: initial spikes (B, units), which only ``hh`` reads; None without it.
         syn: initial synaptic currents (B, units), or None.
         mem: initial membranes (B, units).
         beta: decay of the membrane (units,).
-        theta: threshold (units,).
+        theta: threshold (units,); None for integrators that never fire, which have neither alpha nor hh.
         alpha: decay of the current (units,), or None.
         hh: recurrent weight (units, units), or None.
         bias: (units,), added to the product with ``hh``, or None.
 
     Returns:
-        (spikes, currents, membranes), each (T, B, units); currents are empty without ``alpha``.
+        (spikes, currents, membranes), each (T, B, units); spikes are empty without ``theta``, currents without
+        ``alpha``.
 
     Raises:
         UnsupportedError: a tensor is not on the CPU.
@@ -77,26 +78,28 @@ def spiking(
     return made[0], made[1], made[2]
 
 
-def _outputs(x: Tensor, synaptic: bool, delay: bool) -> tuple[Tensor, ...]:
+def _outputs(x: Tensor, alpha: Tensor | None, theta: Tensor | None, delay: bool) -> tuple[Tensor, ...]:
     """Unfilled spikes, currents, membranes; and, where resets act at once, the membranes compared with the threshold.
 
     Backward needs no more than these.
     """
     shape = tuple(x.shape)
-    return arrays.unfilled(x, (shape, shape if synaptic else None, shape, None if delay else shape))
+    fires, compares = theta is not None, theta is not None and not delay
+    wanted = (fires, alpha is not None, True, compares)
+    return arrays.unfilled(x, [shape if want else None for want in wanted])
 
 
 @torch.library.custom_op("sparsecirc::spiking", mutates_args=())
 def _spiking(
     x: Tensor,
-    spk0: Tensor,
+    spk0: Tensor | None,
     syn0: Tensor | None,
     mem0: Tensor,
     hh: Tensor | None,
     bias: Tensor | None,
     alpha: Tensor | None,
     beta: Tensor,
-    theta: Tensor,
+    theta: Tensor | None,
     indptr: Tensor | None,
     indices: Tensor | None,
     reset: str,
@@ -104,7 +107,7 @@ def _spiking(
     surrogate: str,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    made = _outputs(x, alpha is not None, delay)
+    made = _outputs(x, alpha, theta, delay)
     kernels.spiking_forward(
         arrays.best_isa(), reset, delay, x.shape[1], arrays.array(x), arrays.csr(indptr, indices, hh),
         [arrays.array(t) for t in (bias, alpha, beta, theta)], [arrays.array(t) for t in (spk0, syn0, mem0)],
@@ -115,7 +118,7 @@ def _spiking(
 
 @_spiking.register_fake
 def _(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    return _outputs(x, rest[5] is not None, rest[11])
+    return _outputs(x, rest[5], rest[7], rest[11])
 
 
 @torch.library.custom_op("sparsecirc::spiking_backward", mutates_args=())
@@ -124,13 +127,13 @@ def _spiking_backward(
     g_syn: Tensor | None,
     g_mem: Tensor | None,
     x: Tensor,
-    spk0: Tensor,
+    spk0: Tensor | None,
     syn0: Tensor | None,
     mem0: Tensor,
     hh: Tensor | None,
     alpha: Tensor | None,
     beta: Tensor,
-    theta: Tensor,
+    theta: Tensor | None,
     indptr: Tensor | None,
     indices: Tensor | None,
     syn: Tensor,
@@ -175,7 +178,6 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 def _back(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     wants = list(ctx.needs_input_grad[:9])
-    wants[1] = wants[1] and ctx.saved_tensors[4] is not None  # without feedback nothing reads initial spikes
     made = _spiking_backward(*grads[:3], *ctx.saved_tensors, *ctx.options, wants)
     return (*(g if want else None for g, want in zip(made, wants, strict=True)), *[None] * 6)
 

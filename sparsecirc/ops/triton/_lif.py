@@ -19,12 +19,12 @@ SURROGATES = ("fast_sigmoid", "atan", "sigmoid", "triangular", "straight_through
 def spiking(
     job: Spiking,
     x: Tensor,
-    spk: Tensor,
+    spk: Tensor | None,
     syn: Tensor | None,
     mem: Tensor,
     *,
     beta: Tensor,
-    theta: Tensor,
+    theta: Tensor | None,
     alpha: Tensor | None = None,
     hh: Sparse | None = None,
     bias: Tensor | None = None,
@@ -32,11 +32,13 @@ def spiking(
     """One layer of neurons over whole sequences, as `sparsecirc.ops._autograd.spiking`.
 
     Raises:
-        UnsupportedError: the neurons have a synaptic current.
+        UnsupportedError: the neurons have a synaptic current, or never fire.
         UsageError: a tensor is not float32, or on another device.
     """
     if alpha is not None:
         raise UnsupportedError("neurons with a synaptic current have no GPU kernels in this version: train on the CPU")
+    if theta is None:
+        raise UnsupportedError("integrators have no GPU kernels in this version: train on the CPU")
     values = hh.values if hh is not None else None
     check(x, spk, mem, beta, theta, values, bias)
     layout = layout_of(hh.indptr, hh.indices, hh.shape) if hh is not None else None
@@ -49,15 +51,16 @@ class _Lif(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, spk0: Tensor, mem0: Tensor, values: Tensor | None, bias: Tensor | None, beta: Tensor,
-        theta: Tensor, layout: Layout | None, job: Spiking,
+        ctx: Any, x: Tensor, spk0: Tensor | None, mem0: Tensor, values: Tensor | None, bias: Tensor | None,
+        beta: Tensor, theta: Tensor, layout: Layout | None, job: Spiking,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         steps, batch, units = x.shape
         with on_device(x):
             drive = x.detach().transpose(1, 2).contiguous()
             spk, mem = torch.empty_like(drive), torch.empty_like(drive)
             fired = mem if job.delay else torch.empty_like(drive)
-            first, z0 = mem0.detach().t().contiguous(), spk0.detach().t().contiguous()
+            first = mem0.detach().t().contiguous()
+            z0 = first if spk0 is None else spk0.detach().t().contiguous()  # read with feedback only
             beta, theta = beta.detach().contiguous(), theta.detach().contiguous()
             if bias is None:
                 bias = x.new_zeros(units)
