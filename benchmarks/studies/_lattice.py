@@ -207,7 +207,7 @@ def _net(setting: Setting, cell: str, seed: int) -> Trained:
 
 
 def tasks(setting: Setting) -> Iterator[Task]:
-    """Seed by seed: dense, the paper's two points, the curve, for the first the variants; then the one with feedback."""
+    """Seed by seed: dense, both points of the paper, curve, variants (first seed); then the network with feedback."""
     size = sizes(setting)
     for seed in setting.seeds:
         yield Task(f"lstm dense seed {seed}", partial(_dense, setting, "lstm", seed))
