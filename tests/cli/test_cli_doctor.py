@@ -122,7 +122,7 @@ def test_an_interrupted_calibration_leaves_what_was_there(
     [
         (("--what-if", "0.5,x"), "--what-if '0.5,x' is not understood"),
         (("--what-if", "1.0"), "expected sparsities from 0 to below 1"),
-        (("--what-if", ""), "--what-if is empty"),
+        (("--what-if", ""), "--what-if '' is not understood"),
         (("--what-if", ".5", "--pattern", "2:4"), "pattern '2:4' fixes the sparsity itself"),
         (("--what-if", ".5", "--pattern", "stars"), "pattern 'stars' is unknown"),
         (("--pattern", "block:16x1"), "add --what-if"),
