@@ -70,6 +70,8 @@ sanitize: $(STAMP)
 	$(BIN)/cmake --build build/sanitize
 	build/sanitize/sc_test
 	build/sanitize/sc_test_training
+	@if [ -x build/sanitize/sc_test_first_avx512 ]; then \
+	  for format in lookup16 lookup8 dense16 dense8; do build/sanitize/sc_test_first_avx512 $$format || exit 1; done; fi
 
 # The C tests and the packers against kernels for 64-bit Arm, in an emulator; once more, where it differs, without the
 # instructions that early processors lack.

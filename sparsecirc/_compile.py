@@ -78,7 +78,7 @@ def compile(
         choices[problem.weight] = chosen.choice
     choices = _with_batches(graph, choices)
     program = Program(
-        with_packed_weights(graph, packed, isa), target, isa, packed, choices, exact and target.dtype == "f32"
+        with_packed_weights(graph, packed, isa), target, isa, packed, choices, exact and target.dtype in ("f32", "bf16")
     )
     if target.memory_limit is not None and program.packed_bytes > target.memory_limit:
         largest = max(packed, key=lambda n: packed[n].nbytes)
@@ -119,7 +119,7 @@ def problems(graph: Graph, isa: Isa, exact: bool, dtype: str = "f32") -> list[tu
             vectors=SEQUENCE_VECTORS if many else 1,
             spikes=source.spikes and view.role != "hr",
             exact=exact,
-            dtype=dtype if _bounded(node, view.role) else "f32",
+            dtype=dtype if dtype == "bf16" or _bounded(node, view.role) else "f32",
         )
         found.append((problem, np.ascontiguousarray(view.value, np.float32)))
     return found

@@ -26,7 +26,6 @@ class Matrix:
         ptr: NDArray[np.int32] | None = None,
         index32: NDArray[np.int32] | None = None,
         index8: NDArray[np.uint8] | None = None,
-        count: NDArray[np.uint8] | None = None,
         tile_rows: int = 0,
         tile_cols: int = 0,
         words: NDArray[np.int16] | None = None,
@@ -37,6 +36,7 @@ class Matrix:
         tile_step: int = 0,
         index16: NDArray[np.uint16] | None = None,
         order: NDArray[np.int32] | None = None,
+        tile_depth: int = 0,
     ) -> None: ...
     @property
     def format(self) -> str: ...

@@ -33,8 +33,6 @@ def resolve_isa(target: Target) -> Isa:
             f"target device '{target.device}' has no kernels in this version that run programs: use Target.cpu(), or "
             "sparsecirc.nn.to_target for layers that are trained"
         )
-    if target.dtype not in ("f32", "int16", "int8"):
-        raise UnsupportedError(f"target dtype '{target.dtype}' has no kernels in this version: use f32, int16 or int8")
     here = available_isas()
     if target.isa is None:
         return here[-1]

@@ -168,9 +168,10 @@ class Program:
     def tolerance(self) -> float:
         """Largest difference from `interpret(program.graph, x)` to expect, relative to the largest output.
 
-        1e-5 in float32. Integer programs also round the state at every step, to 12 bits (int16) or 8 bits (int8).
+        1e-5 where states are float32. Integer programs also round the state at every step, to 12 bits (int16) or 8
+        bits (int8).
         """
-        return {"f32": 1e-5, "int16": 1e-2, "int8": 1e-1}[self.target.dtype]
+        return {"f32": 1e-5, "bf16": 1e-5, "int16": 1e-2, "int8": 1e-1}[self.target.dtype]
 
     @cached_property
     def _runners(self) -> dict[str, Runner]:

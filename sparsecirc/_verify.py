@@ -149,7 +149,8 @@ def verify(
     if reference is None:
         return report
     moved = _rounding(program.graph, reference)
-    bound = 0.0 if program.exact else 2.0**-16 if program.target.dtype == "f32" else float("inf")
+    rounds = {"f32": 2.0**-16, "bf16": 2.0**-8}
+    bound = 0.0 if program.exact else rounds.get(program.target.dtype, float("inf"))
     return VerifyReport(**{**_fields(report), "rounding": moved, "ok": report.ok and moved <= bound})
 
 

@@ -11,17 +11,19 @@ from sparsecirc._compile import problems, with_packed_weights
 from sparsecirc._native import available_isas
 from sparsecirc._target import Isa
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.formats import DENSE, formats_for
+from sparsecirc.formats import DENSE, every_format, formats_for
 from sparsecirc.ir import Result
 from sparsecirc.testing import PROBLEMS
 
 ISAS = available_isas()
 FORMATS = tuple(formats_for(Isa.SCALAR))
+FLOATS = tuple(formats_for(Isa.SCALAR, "bf16"))
+"""With rounded weights, beside float32 states."""
 
 
 def packed_program(graph: Graph, isa: Isa, form: str) -> Program:
     """``graph`` with every matrix in ``form``; dense where the format cannot hold it."""
-    chosen = formats_for(isa)[form]
+    chosen = every_format(isa)[form]
     packed = {}
     for problem, weight in problems(graph, isa, exact=False):
         try:

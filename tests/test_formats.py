@@ -22,6 +22,8 @@ from sparsecirc.formats import (
     every_format,
     formats_for,
     lookup,
+    lookup_bf16,
+    lookup_bf16_for,
     mantissa,
 )
 from sparsecirc.testing import TOLERANCE, random_pattern
@@ -47,10 +49,10 @@ def packs(form: Format, pattern: Pattern, weight: np.ndarray) -> Packed | None:
 
 
 def same(a: Packed, b: Packed) -> bool:
-    names = ("values", "ptr", "index32", "index16", "index8", "count", "base")
+    names = ("values", "words", "ptr", "index32", "index16", "index8", "base")
     pairs = [(getattr(a, n), getattr(b, n)) for n in names]
     equal = all((x is None) == (y is None) and (x is None or np.array_equal(x, y)) for x, y in pairs)
-    return equal and (a.format, a.shape, a.nnz, a.tile) == (b.format, b.shape, b.nnz, b.tile)
+    return equal and (a.format, a.shape, a.nnz, a.tile, a.depth) == (b.format, b.shape, b.nnz, b.tile, b.depth)
 
 
 @pytest.mark.parametrize("isa", Isa, ids=lambda i: i.value)
@@ -89,30 +91,20 @@ def test_mantissa_rounds_within_its_bound_and_only_once(isa: Isa, data: tuple[Pa
     assert same(packed, again)
 
 
+TILES = [(8, 16, 8, 1), (16, 32, 16, 1), (3, 2, 1, 1), (1, 64, 64, 3), (16, 64, 16, 2), (16, 64, 16, 4), (5, 8, 2, 6)]
+
+
 @settings(max_examples=40)
-@given(data=weights(), tile=st.sampled_from([(1, 1), (4, 8), (8, 16), (16, 32), (16, 64), (3, 2)]))
-def test_lookup_with_any_tile(data: tuple[Pattern, np.ndarray], tile: tuple[int, int]) -> None:
+@given(data=weights(), tile=st.sampled_from(TILES))
+def test_windows_begin_where_a_row_still_waits(
+    data: tuple[Pattern, np.ndarray], tile: tuple[int, int, int, int]
+) -> None:
     pattern, weight = data
-    form = lookup(tile)
+    form = lookup(Tile(*tile))
     packed = form.pack(pattern, weight)
     assert np.array_equal(form.unpack(packed), pattern.apply(weight))
-    assert packed.count is not None
-    longest = [
-        int(pattern.mask()[r : r + tile[0], c : c + tile[1]].sum(axis=1).max(initial=0))
-        for r in range(0, weight.shape[0], tile[0])
-        for c in range(0, weight.shape[1], tile[1])
-    ]
-    assert packed.count.tolist() == longest
-
-
-@settings(max_examples=40)
-@given(data=weights(), tile=st.sampled_from([(8, 16, 8), (16, 32, 16), (3, 2, 1), (1, 64, 64)]))
-def test_windows_begin_where_a_row_still_waits(data: tuple[Pattern, np.ndarray], tile: tuple[int, int, int]) -> None:
-    pattern, weight = data
-    packed = lookup(Tile(*tile)).pack(pattern, weight)
-    assert np.array_equal(lookup(Tile(*tile)).unpack(packed), pattern.apply(weight))
     assert packed.matrix.format == "lookup"
-    height, width, step = tile
+    height, width, step, depth = tile
     bases = []
     for r in range(0, weight.shape[0], height):
         waiting = [np.flatnonzero(row).tolist() for row in pattern.mask()[r : r + height]]
@@ -120,8 +112,41 @@ def test_windows_begin_where_a_row_still_waits(data: tuple[Pattern, np.ndarray],
             first = min(row[0] for row in waiting if row) // step * step
             first = min(first, -(-weight.shape[1] // 64) * 64 - width)
             bases.append(first // step)
-            waiting = [row[1:] if row and row[0] < first + width else row for row in waiting]
+            waiting = [row[sum(c < first + width for c in row[:depth]) :] for row in waiting]
     assert packed.base.tolist() == bases
+
+
+def test_the_packer_takes_the_cheapest_windows() -> None:
+    weight = np.ones((64, 512), np.float32)
+    form = lookup(Tile(16, 64, 16, 2), Tile(16, 64, 16, 4))
+    assert form.pack(random_pattern(64, 512, 0.02, 0), weight).depth == 2
+    assert form.pack(random_pattern(64, 512, 0.3, 0), weight).depth == 4
+
+
+@settings(max_examples=40)
+@given(data=weights(), tile=st.sampled_from([t for t in TILES if t[3] % 2 == 0]))
+def test_bfloat16_rounds_to_nearest_and_only_once(
+    data: tuple[Pattern, np.ndarray], tile: tuple[int, int, int, int]
+) -> None:
+    torch = pytest.importorskip("torch")
+    pattern, weight = data[0], data[1] + np.float32(0)  # zeros are padding, whose sign is lost
+    form = lookup_bf16(Tile(*tile))
+    packed = form.pack(pattern, weight)
+    got = form.unpack(packed)
+    want = torch.from_numpy(pattern.apply(weight)).to(torch.bfloat16).to(torch.float32).numpy()
+    assert np.array_equal(got, want)
+    assert packed.matrix.format == "lookup_bf16"
+    assert same(packed, form.pack(pattern, got))
+
+
+def test_bfloat16_keeps_what_is_not_finite() -> None:
+    weight = np.array([[np.nan, np.inf, -np.inf, 3e38]], np.float32)
+    form = lookup_bf16_for(Isa.SCALAR)
+    got = form.unpack(form.pack(Pattern.full(1, 4), weight))[0]
+    assert np.isnan(got[0])
+    assert got[1] == np.inf
+    assert got[2] == -np.inf
+    assert abs(got[3] / 3e38 - 1) < 2.0**-8
 
 
 def test_windows_are_refused_beyond_their_reach() -> None:
@@ -133,7 +158,7 @@ def test_windows_are_refused_beyond_their_reach() -> None:
 def test_mantissa_hides_each_column_in_its_weight() -> None:
     pattern = random_pattern(16, 64, 0.5, 3)
     weight = np.random.default_rng(1).standard_normal((16, 64)).astype(np.float32)
-    packed = mantissa((16, 64)).pack(pattern, weight)
+    packed = mantissa(Tile(16, 64, 16, 2)).pack(pattern, weight)
     live = packed.values[packed.values != 0].view(np.uint32) & 63
     assert sorted(live.tolist()) == sorted(pattern.indices.tolist())
 
@@ -177,8 +202,3 @@ def test_dead_weights_are_not_packed() -> None:
     for isa in ISAS:
         for form in formats_for(isa).values():
             assert np.all(np.isfinite(form.pack(pattern, weight).values)), form.name
-
-
-def test_tiles_that_count_too_many_slots_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="has 300 slots: the format counts up to 255"):
-        lookup((1, 512)).pack(Pattern.full(1, 300), np.ones((1, 300), np.float32))

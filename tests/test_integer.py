@@ -15,12 +15,19 @@ from sparsecirc._native import available_isas, kernels
 from sparsecirc._target import Isa
 from sparsecirc.cells import GRU, LSTM, RNN_RELU, RNN_TANH, Cell
 from sparsecirc.errors import UnsupportedError, UsageError
-from sparsecirc.formats import DENSE8, DENSE16, Format, integer_formats, lookup16_for
+from sparsecirc.formats import DENSE8, DENSE16, Format, formats_for, lookup8_for, lookup16_for
 from sparsecirc.ir import Graph, Input, Recurrent
 
 ISAS = available_isas()
-FORMATS = [lookup16_for(Isa.SCALAR), lookup16_for(Isa.NEON), DENSE16, DENSE8]
-TOP = {"lookup16": 2047, "dense16": 2047, "dense8": 127}
+FORMATS = {
+    "lookup16": lookup16_for(Isa.SCALAR),
+    "lookup16-neon": lookup16_for(Isa.NEON),
+    "lookup8": lookup8_for(Isa.SCALAR),
+    "lookup8-avx2": lookup8_for(Isa.AVX2),
+    "dense16": DENSE16,
+    "dense8": DENSE8,
+}
+TOP = {"lookup16": 2047, "dense16": 2047, "lookup8": 127, "dense8": 127}
 
 
 def matrix(rows: int, cols: int, density: float, seed: int) -> tuple[Pattern, np.ndarray]:
@@ -29,7 +36,7 @@ def matrix(rows: int, cols: int, density: float, seed: int) -> tuple[Pattern, np
     return Pattern.from_mask(rng.random((rows, cols)) < density), weight
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=["tiles", "windows", "dense16", "dense8"])
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 @settings(max_examples=30, deadline=None)
 @given(rows=st.integers(1, 70), cols=st.integers(1, 150), density=st.floats(0, 1), seed=st.integers(0, 999))
 def test_products_are_exact_on_the_quantised_numbers(
@@ -59,7 +66,7 @@ def test_large_weights_cannot_overflow_a_sum() -> None:
     weight = np.ones((16, 640), np.float32)
     x = np.ones((1, 640), np.float32)
     for isa in ISAS:
-        for form in [*integer_formats("int16", isa).values(), *integer_formats("int8", isa).values()]:
+        for form in [*formats_for(isa, "int16").values(), *formats_for(isa, "int8").values()]:
             y = np.empty((1, 16), np.float32)
             kernels.product(form.pack(pattern, weight).matrix, isa.value, x, None, y)
             assert np.allclose(y, 640, rtol=5e-3), form.name

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from native_support import FORMATS, ISAS, packed_program, reference
+from native_support import FLOATS, FORMATS, ISAS, packed_program, reference
 
 from sparsecirc import Pattern, interpret
 from sparsecirc._native import kernels
 from sparsecirc._target import Isa
 from sparsecirc.cells import CELLS
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.formats import BLOCK_SHAPES, every_format, formats_for
+from sparsecirc.formats import BLOCK_SHAPES, Tile, every_format, formats_for, lookup, mantissa
 from sparsecirc.ir import Elementwise, Graph, Input, Linear
 from sparsecirc.testing import (
     PROBLEMS,
@@ -34,7 +34,7 @@ SHAPES = [(1, 1), (1, 70), (17, 5), (16, 64), (33, 65), (50, 128), (129, 36), (0
 
 
 @EVERY_ISA
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", FLOATS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_product_of_every_format(isa: Isa, form: str, shape: tuple[int, int]) -> None:
     rows, cols = shape
@@ -42,7 +42,7 @@ def test_product_of_every_format(isa: Isa, form: str, shape: tuple[int, int]) ->
     for density in (0.0, 0.15, 0.7, 1.0):
         pattern = random_pattern(rows, cols, density, 5)
         weight = rng.standard_normal(shape).astype(np.float32)
-        chosen = formats_for(isa)[form]
+        chosen = every_format(isa)[form]
         try:
             packed = chosen.pack(pattern, weight)
         except UnsupportedError:
@@ -82,12 +82,12 @@ def test_batched_product(isa: Isa, form: str, shape: tuple[int, int]) -> None:
 
 
 @EVERY_ISA
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", FLOATS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_non_finite_inputs_reach_the_rows_that_read_them(isa: Isa, form: str, bad: float) -> None:
     pattern = random_pattern(48, 68, 0.2, 1)
     weight = np.where(pattern.mask(), np.float32(0.5), np.float32(0))
-    packed = formats_for(isa)[form].pack(pattern, weight)
+    packed = every_format(isa)[form].pack(pattern, weight)
     for column in (0, 3, 31, 32, 63, 64, 67):
         x = np.ones((1, 68), np.float32)
         x[0, column] = bad
@@ -396,9 +396,10 @@ def test_layers_without_features(inputs: int, outputs: int, isa: Isa) -> None:
 def arrays_of(form: str, isa: Isa = Isa.SCALAR) -> dict[str, object]:
     pattern = random_pattern(32, 64, 0.3, 2)
     p = every_format(isa)[form].pack(pattern, np.ones((32, 64), np.float32))
-    names = ("values", "ptr", "index32", "index16", "index8", "count")
+    names = ("values", "ptr", "index32", "index16", "index8", "base", "words", "words8", "scale", "correction")
     arrays = {name: getattr(p, name) for name in names}
-    sizes = {"rows": 32, "cols": 64, "tile_rows": p.tile[0], "tile_cols": p.tile[1]}
+    tile = {"tile_rows": p.tile[0], "tile_cols": p.tile[1], "tile_step": p.step, "tile_depth": p.depth}
+    sizes = {"rows": 32, "cols": 64, **tile}
     return {"format": form, **sizes, **{k: None if v is None else v.copy() for k, v in arrays.items()}}
 
 
@@ -409,17 +410,20 @@ def changed(array: np.ndarray, at: int, to: int) -> np.ndarray:
 
 BLOCK = " ".join(BLOCK_SHAPES)
 WIDE, NARROW = f"csr {BLOCK} columns16", "columns tiled_csr"
-PTR, TILES = f"{WIDE} {NARROW}", "lookup mantissa"
+LOOKUPS = "lookup mantissa lookup_bf16 lookup16 lookup8"
+INDEXED = "lookup lookup_bf16 lookup8"
+PTR = f"{WIDE} {NARROW} {LOOKUPS}"
+INDEX = f"{WIDE} {NARROW}"
 ALL = " ".join((*FORMATS, "tiled_csr"))
 DAMAGE: dict[str, tuple[str, Callable[[dict], dict]]] = {
     "fewer values": (ALL, lambda a: {"values": a["values"][:-1]}),
     "more values": (ALL, lambda a: {"values": np.append(a["values"], np.float32(1))}),
     "no values": (ALL, lambda a: {"values": a["values"][:0]}),
     "negative rows": (ALL, lambda a: {"rows": -1}),
-    "more rows": (f"dense csr {BLOCK} tiled_csr {TILES}", lambda a: {"rows": 80}),
-    "fewer rows": (f"dense columns columns16 csr {BLOCK} lookup mantissa", lambda a: {"rows": 16}),
-    "fewer columns": (f"dense {PTR} lookup", lambda a: {"cols": 16}),
-    "more columns": (f"dense columns columns16 {TILES}", lambda a: {"cols": 128}),
+    "more rows": (f"dense csr {BLOCK} tiled_csr {LOOKUPS}", lambda a: {"rows": 80}),
+    "fewer rows": (f"dense columns columns16 csr {BLOCK} {LOOKUPS}", lambda a: {"rows": 16}),
+    "fewer columns": (f"dense {INDEX}", lambda a: {"cols": 16}),
+    "more columns": ("dense columns columns16", lambda a: {"cols": 128}),
     "huge": (ALL, lambda a: {"rows": 2**40, "cols": 2**40}),
     "pointers missing": (PTR, lambda a: {"ptr": None}),
     "one pointer less": (PTR, lambda a: {"ptr": a["ptr"][:-1]}),
@@ -427,7 +431,7 @@ DAMAGE: dict[str, tuple[str, Callable[[dict], dict]]] = {
     "negative pointer": (PTR, lambda a: {"ptr": changed(a["ptr"], 1, -1)}),
     "pointer past the end": (PTR, lambda a: {"ptr": changed(a["ptr"], 1, 2**31 - 1)}),
     "last pointer": (PTR, lambda a: {"ptr": changed(a["ptr"], -1, a["ptr"][-1] + 1)}),
-    "indices missing": (PTR, lambda a: {"index32": None, "index16": None}),
+    "indices missing": (INDEX, lambda a: {"index32": None, "index16": None}),
     "one index less": (WIDE, lambda a: {"index32": a["index32"][:-1]}),
     "negative index": (WIDE, lambda a: {"index32": changed(a["index32"], 3, -1)}),
     "index past the end": (WIDE, lambda a: {"index32": changed(a["index32"], 3, 64)}),
@@ -440,17 +444,32 @@ DAMAGE: dict[str, tuple[str, Callable[[dict], dict]]] = {
     "rows that strips do not divide": ("columns16", lambda a: {"rows": 40}),
     "block past the last column": ("block4x4 block8x4", lambda a: {"index32": changed(a["index32"], 3, 61)}),
     "columns that blocks do not divide": ("block4x4 block8x4", lambda a: {"cols": 66}),
-    "byte indices missing": ("lookup", lambda a: {"index8": None}),
-    "one byte index less": ("lookup", lambda a: {"index8": a["index8"][:-1]}),
-    "byte index past the tile": ("lookup", lambda a: {"index8": changed(a["index8"], 3, 200)}),
-    "indices of another width": ("lookup", lambda a: {"index8": a["index8"][:0], "index32": a["index8"].astype("i4")}),
-    "counts missing": (TILES, lambda a: {"count": None}),
-    "one count less": (TILES, lambda a: {"count": a["count"][:-1]}),
-    "one slot more": (TILES, lambda a: {"count": changed(a["count"], 0, a["count"][0] + 1)}),
-    "no tile": (TILES, lambda a: {"tile_rows": 0}),
-    "tile too high": (TILES, lambda a: {"tile_rows": 17}),
-    "tile of 3 columns": (TILES, lambda a: {"tile_cols": 3}),
-    "tile wider than the padding of x": (TILES, lambda a: {"tile_cols": 128}),
+    "byte indices missing": (INDEXED, lambda a: {"index8": None}),
+    "one byte index less": (INDEXED, lambda a: {"index8": a["index8"][:-1]}),
+    "byte index past the window": (INDEXED, lambda a: {"index8": changed(a["index8"], 3, 200)}),
+    "indices of another width": (
+        INDEXED,
+        lambda a: {"index8": None, "index32": a["index8"].astype("i4")},
+    ),
+    "windows missing": (LOOKUPS, lambda a: {"base": None}),
+    "one window less": (LOOKUPS, lambda a: {"base": a["base"][:-1]}),
+    "window past the end": (LOOKUPS, lambda a: {"base": changed(a["base"], 0, 5)}),
+    "window far past the end": (LOOKUPS, lambda a: {"base": changed(a["base"], -1, 65535)}),
+    "no rows in a strip": (LOOKUPS, lambda a: {"tile_rows": 0}),
+    "strip too high": (LOOKUPS, lambda a: {"tile_rows": 17}),
+    "window of 3 columns": (LOOKUPS, lambda a: {"tile_cols": 3}),
+    "window wider than the padding of x": (LOOKUPS, lambda a: {"tile_cols": 256}),
+    "no step": (LOOKUPS, lambda a: {"tile_step": 0}),
+    "no depth": (LOOKUPS, lambda a: {"tile_depth": 0}),
+    "deeper": (LOOKUPS, lambda a: {"tile_depth": a["tile_depth"] + 1}),
+    "fewer words": ("lookup_bf16 lookup16 dense16", lambda a: {"words": a["words"][:-1]}),
+    "words missing": ("lookup_bf16 lookup16 dense16", lambda a: {"words": None}),
+    "fewer bytes": ("lookup8 dense8", lambda a: {"words8": a["words8"][:-1]}),
+    "bytes missing": ("lookup8 dense8", lambda a: {"words8": None}),
+    "scales missing": ("lookup16 lookup8 dense16 dense8", lambda a: {"scale": None}),
+    "fewer scales": ("lookup16 lookup8 dense16 dense8", lambda a: {"scale": a["scale"][:-1]}),
+    "corrections missing": ("lookup8 dense8", lambda a: {"correction": None}),
+    "another correction": ("lookup8 dense8", lambda a: {"correction": changed(a["correction"], 7, 2**31 - 1)}),
     "unknown format": ("dense", lambda a: {"format": "coo"}),
 }
 
@@ -474,31 +493,15 @@ def test_a_matrix_keeps_its_own_copy() -> None:
     assert np.array_equal(y, z)
 
 
-@pytest.mark.parametrize("missing", ["ptr", "base", "index8"])
-def test_windows_without_their_arrays_are_refused(missing: str) -> None:
-    packed = formats_for(Isa.AVX2)["lookup"].pack(Pattern.full(8, 16), np.ones((8, 16), np.float32))
-    arrays = {"ptr": packed.ptr, "base": packed.base, "index8": packed.index8}
-    shape = {"tile_rows": 8, "tile_cols": 16, "tile_step": 8}
-    kernels.Matrix("lookup", 8, 16, packed.values, **arrays, **shape)
-    with pytest.raises(ValueError, match=r"missing|not one index per value|do not cover"):
-        kernels.Matrix("lookup", 8, 16, packed.values, **{**arrays, missing: None}, **shape)
-    with pytest.raises(ValueError, match="a window is outside the matrix"):
-        kernels.Matrix("lookup", 8, 16, packed.values, **{**arrays, "base": packed.base + np.uint16(7)}, **shape)
-
-
 @pytest.mark.parametrize("isa", [i for i in ISAS if i is not Isa.SCALAR], ids=lambda i: i.value)
 @pytest.mark.parametrize("form", ["lookup", "mantissa"])
-def test_tiles_of_another_instruction_set_are_refused(isa: Isa, form: str) -> None:
-    tile = (16, 16)
-    values = np.zeros(0, np.float32)
-    index = np.zeros(0, np.uint8) if form == "lookup" else None
-    matrix = kernels.Matrix(
-        form, 16, 16, values, index8=index, count=np.zeros(1, np.uint8), tile_rows=tile[0], tile_cols=tile[1]
-    )
-    assert matrix.unsupported("scalar") is None
-    assert f"{isa.value} reads tiles of" in matrix.unsupported(isa.value)
-    with pytest.raises(ValueError, match="reads tiles of"):
-        kernels.product(matrix, isa.value, np.ones((1, 16), np.float32), None, np.ones((1, 16), np.float32))
+def test_windows_of_another_instruction_set_are_refused(isa: Isa, form: str) -> None:
+    chosen = {"lookup": lookup, "mantissa": mantissa}[form](Tile(16, 16, 16, 2))
+    packed = chosen.pack(Pattern.full(16, 16), np.ones((16, 16), np.float32)).matrix
+    assert packed.unsupported("scalar") is None
+    assert f"{isa.value} reads windows of" in packed.unsupported(isa.value)
+    with pytest.raises(ValueError, match="reads windows of"):
+        kernels.product(packed, isa.value, np.ones((1, 16), np.float32), None, np.ones((1, 16), np.float32))
 
 
 def matrix(rows: int, cols: int) -> kernels.Matrix:

@@ -41,7 +41,7 @@ pytestmark = [
 ]
 
 SHAPES = [(1, 1), (1, 70), (17, 5), (16, 64), (33, 65), (50, 128), (129, 36), (64, 300), (4, 0), (0, 0)]
-TOP = {"lookup16": 2047, "dense16": 2047, "dense8": 127}
+TOP = {"lookup16": 2047, "dense16": 2047, "lookup8": 127, "dense8": 127}
 
 
 def build(folder: Path, target: str, *options: str) -> Path:
@@ -68,7 +68,7 @@ def problem(packed: Packed, x: np.ndarray, bias: np.ndarray | None) -> bytes:
     arrays["x"] = x
     if bias is not None:
         arrays["bias"] = bias if packed.order is None else bias[packed.order]
-    head = struct.pack("=7q", *packed.shape, *packed.tile, packed.step, len(x), len(arrays))
+    head = struct.pack("=8q", *packed.shape, *packed.tile, packed.step, packed.depth, len(x), len(arrays))
     bodies = [struct.pack("=16sq", name.encode(), a.nbytes) + a.tobytes() for name, a in arrays.items()]
     return struct.pack("=16s", packed.format.encode()) + head + b"".join(bodies)
 
@@ -123,7 +123,7 @@ def test_a_wrong_layout_is_seen(runner: Path) -> None:
     other = formats_for(Isa.AVX512)["lookup"].pack(pattern, weight)
     done = run(runner, problem(other, x, None))
     assert done.returncode == 1
-    assert "neon reads tiles of 16 x 32, step 1" in done.stderr.decode()
+    assert "neon reads windows of 16 x 32, step 1, depth 1" in done.stderr.decode()
 
 
 def test_the_packers_know_the_tiles_of_the_table(runner: Path) -> None:

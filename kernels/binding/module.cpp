@@ -98,16 +98,15 @@ const sc_ops *ops_for(const std::string &isa) {
 class Matrix {
  public:
   Matrix(const std::string &format, int64_t rows, int64_t cols, const In<float> &values, const Maybe<int32_t> &ptr,
-         const Maybe<int32_t> &index32, const Maybe<uint8_t> &index8, const Maybe<uint8_t> &count, int64_t tile_rows,
-         int64_t tile_cols, const Maybe<int16_t> &words, const Maybe<int8_t> &words8, const Maybe<float> &scale,
+         const Maybe<int32_t> &index32, const Maybe<uint8_t> &index8, int64_t tile_rows, int64_t tile_cols,
+         const Maybe<int16_t> &words, const Maybe<int8_t> &words8, const Maybe<float> &scale,
          const Maybe<int32_t> &correction, const Maybe<uint16_t> &base, int64_t tile_step,
-         const Maybe<uint16_t> &index16, const Maybe<int32_t> &order)
+         const Maybe<uint16_t> &index16, const Maybe<int32_t> &order, int64_t tile_depth)
       : values_(copy<float>(values)),
         ptr_(copy<int32_t>(ptr)),
         index32_(copy<int32_t>(index32)),
         index16_(copy<uint16_t>(index16)),
         index8_(copy<uint8_t>(index8)),
-        count_(copy<uint8_t>(count)),
         words_(copy<int16_t>(words)),
         words8_(copy<int8_t>(words8)),
         scale_(copy<float>(scale)),
@@ -120,21 +119,19 @@ class Matrix {
     m_.tile_rows = tile_rows;
     m_.tile_cols = tile_cols;
     m_.tile_step = tile_step;
+    m_.tile_depth = tile_depth;
     m_.n_values = static_cast<int64_t>(values.size());
-    /* Each format counts the index that it reads. */
-    const bool narrow = m_.format == SC_FMT_tiled_csr || (m_.format == SC_FMT_columns && index16);
-    m_.n_index = static_cast<int64_t>(m_.format == SC_FMT_lookup ? (index8 ? index8->size() : 0)
-                                      : narrow                   ? (index16 ? index16->size() : 0)
-                                      : index32                  ? index32->size()
-                                                                 : 0);
+    /* Each format has one index. */
+    m_.n_index = static_cast<int64_t>(index32   ? index32->size()
+                                      : index16 ? index16->size()
+                                      : index8  ? index8->size()
+                                                : 0);
     m_.n_ptr = static_cast<int64_t>(ptr ? ptr->size() : 0);
-    m_.n_count = static_cast<int64_t>(count ? count->size() : 0);
     m_.values = values_.get();
     m_.ptr = ptr_.get();
     m_.index32 = index32_.get();
     m_.index16 = index16_.get();
     m_.index8 = index8_.get();
-    m_.count = count_.get();
     m_.n_words = static_cast<int64_t>(words ? words->size() : 0);
     m_.n_bytes = static_cast<int64_t>(words8 ? words8->size() : 0);
     m_.n_scale = static_cast<int64_t>(scale ? scale->size() : 0);
@@ -178,7 +175,7 @@ class Matrix {
   Buffer<float> values_;
   Buffer<int32_t> ptr_, index32_;
   Buffer<uint16_t> index16_;
-  Buffer<uint8_t> index8_, count_;
+  Buffer<uint8_t> index8_;
   Buffer<int16_t> words_;
   Buffer<int8_t> words8_;
   Buffer<float> scale_;
@@ -420,16 +417,15 @@ NB_MODULE(_kernels, m) {
       nb::arg("isa"), nb::arg("format"));
   nb::class_<Matrix>(m, "Matrix")
       .def(nb::init<const std::string &, int64_t, int64_t, const In<float> &, const Maybe<int32_t> &,
-                    const Maybe<int32_t> &, const Maybe<uint8_t> &, const Maybe<uint8_t> &, int64_t, int64_t,
-                    const Maybe<int16_t> &, const Maybe<int8_t> &, const Maybe<float> &, const Maybe<int32_t> &,
-                    const Maybe<uint16_t> &, int64_t, const Maybe<uint16_t> &, const Maybe<int32_t> &>(),
+                    const Maybe<int32_t> &, const Maybe<uint8_t> &, int64_t, int64_t, const Maybe<int16_t> &,
+                    const Maybe<int8_t> &, const Maybe<float> &, const Maybe<int32_t> &, const Maybe<uint16_t> &,
+                    int64_t, const Maybe<uint16_t> &, const Maybe<int32_t> &, int64_t>(),
            nb::arg("format"), nb::arg("rows"), nb::arg("cols"), nb::arg("values"), nb::arg("ptr").none() = nb::none(),
-           nb::arg("index32").none() = nb::none(), nb::arg("index8").none() = nb::none(),
-           nb::arg("count").none() = nb::none(), nb::arg("tile_rows") = 0, nb::arg("tile_cols") = 0,
-           nb::arg("words").none() = nb::none(), nb::arg("words8").none() = nb::none(),
+           nb::arg("index32").none() = nb::none(), nb::arg("index8").none() = nb::none(), nb::arg("tile_rows") = 0,
+           nb::arg("tile_cols") = 0, nb::arg("words").none() = nb::none(), nb::arg("words8").none() = nb::none(),
            nb::arg("scale").none() = nb::none(), nb::arg("correction").none() = nb::none(),
            nb::arg("base").none() = nb::none(), nb::arg("tile_step") = 0, nb::arg("index16").none() = nb::none(),
-           nb::arg("order").none() = nb::none())
+           nb::arg("order").none() = nb::none(), nb::arg("tile_depth") = 0)
       .def_prop_ro("format", &Matrix::format)
       .def_prop_ro("rows", &Matrix::rows)
       .def_prop_ro("cols", &Matrix::cols)

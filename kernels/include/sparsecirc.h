@@ -34,45 +34,48 @@ enum sc_reset { SC_RESET_none, SC_RESET_subtract, SC_RESET_zero, SC_RESET_zero_u
 /* Most floats that a kernel reads past the end of x, rounded: x must be readable, and zero, up to this multiple. */
 #define SC_PAD 64
 
+/* Quantised bytes are readable up to this multiple. */
+#define SC_PAD8 128
+
 /* Largest magnitude of a quantised state: 12 bits beside 16-bit weights, 8 bits beside 8-bit ones. */
 #define SC_STATE16 2047.0f
 #define SC_STATE8 127.0f
 
-/* Pairs of slots of windowed lookup16 that are summed in int32 before they are turned into floats: 2^15 * 2047 * 32
- * fits.
- */
+/* Vectors of lookup16 that are summed in int32 before they are turned into floats: 2^15 * 2047 * 32 fits. */
 #define SC_FLUSH 16
 
-/* A packed matrix. What the arrays hold depends on the format; tiles run row strip by row strip, columns ascending.
+/* A packed matrix. What the arrays hold depends on the format; strips of rows one after another, columns ascending.
  *
  *   dense      values [strips][cols][16]: 16 rows of one column side by side, rows padded with zeros
  *   csr        ptr [rows + 1], index32 [nnz], values [nnz]
  *   blockRxC   ptr [strips + 1] in blocks, index32 [blocks] = first column, values [blocks][C columns][R rows]
- *   lookup     count [strips][tiles] slots, values [slots][tile_rows], index8 [slots][tile_rows] = column in tile
+ *   lookup     ptr [strips + 1] in windows, base [windows] = first column / tile_step, values
+ *              [windows][tile_depth][tile_rows], index8 [windows][tile_rows][tile_depth] = column in the window
  *   mantissa   as lookup, the column in the low bits of each value instead of index8
- *              both, and lookup16, with windows (tile_step > 0): no tiles side by side, each slot has its own tile:
- *              ptr [strips + 1] in slots, base [slots] = first column / tile_step, instead of count
+ *   lookup_bf16  as lookup, in bfloat16: words [windows][tile_depth / 2][tile_rows][2], vectors in pairs
+ *   lookup16   as mantissa: words [windows][tile_depth][16 rows][2], the column in the low bits of each word
+ *   lookup8    as lookup: bytes and index8 [windows][tile_depth][tile_rows][4]
  *   columns    ptr [cols + 1], index16 or index32 [nnz] = row, values [nnz]; or all null and values [cols][rows]
  *   columns16  ptr [cols + 1] in blocks, index32 [blocks] = strip of 16 rows, values [blocks][16]; 16 divides rows
  *   tiled_csr  ptr [blocks of rows][tiles of columns][tile_rows] + 1, index16 [nnz] = column in tile, values [nnz]
- *   lookup16   count [strips][tiles] pairs of slots, words [pairs][16 rows][2]: weight and, in its low bits, column
  *   dense16    words [strips][pairs of columns][16][2]; dense8: bytes [strips][fours of columns][16][4]
- *   order       [rows] or null: the row of y that each row of the matrix stands for, a permutation. Rows that pad
- * little beside each other can then share a strip (formats of SC_ORDERED). bias, scale and correction are in the order
- * of the matrix, x and y never change the integer formats have scale [rows]; dense8 also correction [rows] = 128 * the
- * row's sum. Where one entry of x is NaN they give NaN in every row
+ *   the integer formats have scale [rows]; dense8 and lookup8 also correction [rows] = 128 * the row's sum. Where one
+ *   entry of x is NaN they give NaN in every row
+ *   order      [rows] or null: the row of y that each row of the matrix stands for, a permutation. Rows that pad little
+ *              beside each other can then share a strip (formats of SC_ORDERED). bias, scale and correction are in the
+ *              order of the matrix, x and y never change
  */
 typedef struct sc_matrix {
   int format;
   int64_t rows, cols;
-  int64_t tile_rows, tile_cols, tile_step; /* lookup, mantissa, lookup16 */
-  int64_t n_values, n_index, n_ptr, n_count;
+  int64_t tile_rows, tile_cols;  /* lookups: rows of a strip, inputs of a window; tiled_csr: of a tile */
+  int64_t tile_step, tile_depth; /* lookups: where windows may begin, vectors of weights in each */
+  int64_t n_values, n_index, n_ptr;
   const float *values;
   const int32_t *ptr;
   const int32_t *index32;
   const uint16_t *index16;
   const uint8_t *index8;
-  const uint8_t *count;
   int64_t n_base;
   const uint16_t *base;
   int64_t n_words, n_bytes, n_scale, n_correction;
@@ -107,9 +110,11 @@ typedef struct sc_point {
 } sc_point;
 typedef void (*sc_point_fn)(const sc_point *p);
 
-/* The only tile that a kernel reads, and how to say so; zero where it reads any. */
+/* The only windows that a lookup reads, and how to say so; zero where it reads any. depths: the sum of those it knows,
+ * which are powers of two.
+ */
 typedef struct sc_tile {
-  int64_t rows, cols, step;
+  int64_t rows, cols, step, depths;
   const char *says;
 } sc_tile;
 
@@ -136,6 +141,8 @@ static inline void sc_mm(const sc_ops *ops, const sc_matrix *w, const float *x, 
 }
 /* Null when the arrays of a matrix describe it and no index leaves it; else the reason. */
 const char *sc_matrix_check(const sc_matrix *w);
+/* Whether kernels read x past its end (see SC_PAD). */
+int sc_reads_past_end(const sc_matrix *w);
 /* Null when `ops` can multiply by `w`; else the reason. */
 const char *sc_matrix_supported(const sc_ops *ops, const sc_matrix *w);
 

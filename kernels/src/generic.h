@@ -256,39 +256,6 @@ static inline __attribute__((always_inline)) void SC_NAME(blocks)(const sc_matri
 SC_BLOCKS(X)
 #undef X
 
-/* Adds one slot: a weight for each row of a tile that begins at x. The column is in `ix` or in the weight itself. */
-static inline void SC_NAME(add_slot)(const sc_matrix *w, const float *v, const uint8_t *ix, const float *x, float *s) {
-  const uint32_t mask = (uint32_t)w->tile_cols - 1;
-  for (int64_t i = 0; i < w->tile_rows; i++) {
-    uint32_t bits;
-    memcpy(&bits, &v[i], sizeof bits);
-    s[i] += v[i] * x[ix ? ix[i] : bits & mask];
-  }
-}
-
-/* Both lookup formats with tiles of any shape, side by side or one per slot; the vector tables insist on theirs. */
-static void SC_PLAIN(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  (void)scratch;
-  const int64_t height = w->tile_rows, tiles = w->tile_step ? 0 : (w->cols + w->tile_cols - 1) / w->tile_cols;
-  const int hidden = w->format == SC_FMT_mantissa;
-  const uint8_t *count = w->count;
-  int64_t at = 0; /* slots so far */
-  for (int64_t r = 0, strip = 0; r < w->rows; r += height, strip++) {
-    const int64_t n = w->rows - r < height ? w->rows - r : height;
-    float s[16] = {0};
-    for (int64_t t = 0; t < tiles; t++)
-      for (int k = *count++; k > 0; k--, at++)
-        SC_NAME(add_slot)(w, w->values + at * height, hidden ? NULL : w->index8 + at * height, x + t * w->tile_cols, s);
-    for (; w->tile_step && at < w->ptr[strip + 1]; at++) SC_NAME(add_slot)
-    (w, w->values + at * height, hidden ? NULL : w->index8 + at * height, x + w->base[at] * w->tile_step, s);
-    for (int64_t i = 0; i < n; i++) y[sc_place(w, r + i)] = s[i] + (bias ? bias[r + i] : 0.0f);
-  }
-}
-
-static void SC_PLAIN(mantissa_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  SC_NAME(plain_lookup_mv)(w, x, bias, y, scratch);
-}
-
 static void SC_PLAIN(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias, float *y,
                                 int64_t ldy) {
   for (int64_t k = 0; k < n; k++) SC_NAME(plain_dense_mv)(w, x + k * ldx, bias, y + k * ldy, NULL);
@@ -299,7 +266,7 @@ static void SC_PLAIN(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx,
  *   SC_ISA                       its name, a string
  *   SC_OWN_MV(X), SC_OWN_MM(X)   its kernels, as X(dense) X(csr) ...: functions SC_NAME(dense_mv), ...
  *   SC_OWN_MVN                   its SC_NAME(dense_mvn)
- *   SC_TILES(X)                  the only tile that a kernel of it reads, as X(lookup, 16, 32, 0) ...
+ *   SC_TILES(X)                  the only windows that a lookup of it reads, as X(lookup, 16, 64, 16, 2 + 4) ...
  */
 #ifndef SC_OWN_MV
 #define SC_OWN_MV(X)
@@ -327,14 +294,15 @@ static void SC_PLAIN(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx,
       .exp_n = SC_NAME(exp_n),                                         \
       .tanh_n = SC_NAME(tanh_n),                                       \
       .sigmoid_n = SC_NAME(sigmoid_n),                                 \
-      .tile = {{0, 0, 0, NULL}, SC_TILES(SC_ENTRY_TILE)},              \
+      .tile = {{0, 0, 0, 0, NULL}, SC_TILES(SC_ENTRY_TILE)},           \
   };
 #define SC_ENTRY_MV(name, has_mm) [SC_FMT_##name] = SC_NAME(plain_##name##_mv),
 #define SC_ENTRY_MM(name, has_mm) [SC_FMT_##name] = SC_MM_##has_mm(name),
 #define SC_ENTRY_OWN_MV(name) [SC_FMT_##name] = SC_NAME(name##_mv),
 #define SC_ENTRY_OWN_MM(name) [SC_FMT_##name] = SC_NAME(name##_mm_rows),
 #define SC_ENTRY_POINT(name, gates, states, spiking) [SC_CELL_##name] = SC_NAME(point_##name),
-#define SC_ENTRY_TILE(name, height, width, step) \
-  [SC_FMT_##name] = {height, width, step, SC_ISA " reads tiles of " #height " x " #width ", step " #step},
+#define SC_ENTRY_TILE(name, height, width, step, depths) \
+  [SC_FMT_##name] = {height, width, step, depths,        \
+                     SC_ISA " reads windows of " #height " x " #width ", step " #step ", depth " #depths},
 
 #endif

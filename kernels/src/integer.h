@@ -2,9 +2,8 @@
  * row.
  *
  * The state must lie in [-1, 1] (h of rnn_tanh, gru and lstm); what lies outside is clipped. No integer stands for NaN,
- * so a NaN anywhere in the state makes the whole product NaN. A word of `lookup16` is the weight itself and, in its low
- * bits, the column in the tile; packing keeps each row of a tile small enough that the int32 sum of the tile cannot
- * overflow. Every instruction set gives the same integers.
+ * so a NaN anywhere in the state makes the whole product NaN. Every
+ * instruction set gives the same integers.
  */
 #ifndef SC_INTEGER_H
 #define SC_INTEGER_H
@@ -36,38 +35,6 @@ static inline int32_t SC_NAME(quantise)(float x, float top) {
 static inline void SC_NAME(finish_row)(const sc_matrix *w, int64_t r, float sum, float unit, const float *bias,
                                        float *y) {
   y[sc_place(w, r)] = sum * (w->scale[r] * unit) + (bias ? bias[r] : 0.0f);
-}
-
-/* Adds pairs of slots to int32 sums, and the sums to f. */
-static inline void SC_NAME(add_pairs)(const int16_t *v, int64_t n, const int16_t *q, const uint16_t *base,
-                                      const sc_matrix *w, float *f) {
-  int32_t s[16] = {0};
-  for (int64_t k = 0; k < n; k++) {
-    const int16_t *from = base ? q + base[k] * w->tile_step : q;
-    for (int i = 0; i < 32; i++) s[i / 2] += v[32 * k + i] * from[v[32 * k + i] & (w->tile_cols - 1)];
-  }
-  for (int i = 0; i < 16; i++) f[i] += (float)s[i];
-}
-
-static void SC_PLAIN(lookup16_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  if (SC_NAME(nan_state)(w, x, y)) return;
-  int16_t *q = (int16_t *)(void *)scratch;
-  const int64_t tiles = w->tile_step ? 0 : (w->cols + w->tile_cols - 1) / w->tile_cols;
-  for (int64_t c = 0; c < w->cols; c++) q[c] = (int16_t)SC_NAME(quantise)(x[c], SC_STATE16);
-  for (int64_t c = w->cols; c % SC_PAD; c++) q[c] = 0;
-  const uint8_t *count = w->count;
-  int64_t at = 0; /* pairs so far */
-  for (int64_t r = 0, strip = 0; r < w->rows; r += 16, strip++) {
-    float f[16] = {0};
-    for (int64_t t = 0; t < tiles; t++, at += *count++)
-      SC_NAME(add_pairs)(w->words + 32 * at, *count, q + w->tile_cols * t, NULL, w, f);
-    while (w->tile_step && at < w->ptr[strip + 1]) {
-      const int64_t left = w->ptr[strip + 1] - at, n = left < SC_FLUSH ? left : SC_FLUSH;
-      SC_NAME(add_pairs)(w->words + 32 * at, n, q, w->base + at, w, f);
-      at += n;
-    }
-    for (int64_t i = 0; i < 16 && r + i < w->rows; i++) SC_NAME(finish_row)(w, r + i, f[i], 1.0f / SC_STATE16, bias, y);
-  }
 }
 
 static void SC_PLAIN(dense16_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
@@ -102,4 +69,7 @@ static void SC_PLAIN(dense8_mv)(const sc_matrix *w, const float *x, const float 
       SC_NAME(finish_row)(w, r + i, (float)(s[i] - w->correction[r + i]), 1.0f / SC_STATE8, bias, y);
   }
 }
+
+#include "lookup.h"
+
 #endif

@@ -120,14 +120,20 @@ static inline __m256i sc_dot8(__m256i v, __m256i x) {
   return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
-static void SC_NAME(dense8_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  if (SC_NAME(nan_state)(w, x, y)) return;
+/* The state as signed bytes, zero from cols to wide. */
+static inline const int8_t *sc_state8(const float *x, int64_t cols, int64_t wide, int32_t *scratch) {
   int8_t *state = (int8_t *)(void *)scratch;
-  for (int64_t c = 0; c < w->cols; c += 16) {
-    const __m256i q = sc_quantise(x + c, w->cols - c, SC_STATE8);
+  for (int64_t c = 0; c < wide; c += 16) {
+    const __m256i q = c < cols ? sc_quantise(x + c, cols - c, SC_STATE8) : _mm256_setzero_si256();
     const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
     _mm_storeu_si128((__m128i *)(void *)(state + c), bytes);
   }
+  return state;
+}
+
+static void SC_NAME(dense8_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  if (SC_NAME(nan_state)(w, x, y)) return;
+  const int8_t *state = sc_state8(x, w->cols, w->cols, scratch);
   SC_DENSE_BODY(int8_t, 4, bytes, state, 1.0f / SC_STATE8, sc_dot8)
 }
 

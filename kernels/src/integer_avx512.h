@@ -1,4 +1,4 @@
-/* Integer products for AVX-512: one load, one word permute and one dot product serve 32 weights.
+/* Dense integer products for AVX-512, and what the integer lookups share with them.
  *
  * The dot products are those of VNNI where the processor has them; else two older instructions do the same.
  */
@@ -6,6 +6,13 @@
 #define SC_INTEGER_AVX512_H
 
 #define SC_VNNI __attribute__((target("avx512vnni")))
+
+/* Whether this processor has an extension of AVX-512; the C tests are also built as if none had. */
+#ifdef SC_WITHOUT_EXTENSIONS
+#define SC_HAS(extension) 0
+#else
+#define SC_HAS(extension) __builtin_cpu_supports(extension)
+#endif
 
 static inline __m512i sc_to_int(const float *x, int64_t left, float top) {
   const __m512 limit = _mm512_set1_ps(top);
@@ -35,34 +42,7 @@ static inline void sc_scale_rows(const sc_matrix *w, int64_t r, __m512 sum, floa
   sc_end(w, r, m, bias ? _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, bias + r)) : v, y);
 }
 
-/* The loops, once with each way to add a dot product of words (or bytes) to int32 sums. */
-#define SC_LOOKUP16_BODY(DOT)                                                                      \
-  int16_t *q = (int16_t *)(void *)scratch;                                                         \
-  const int64_t tiles = (w->cols + 63) / 64;                                                       \
-  sc_quantise16(x, w->cols, tiles * 64, q);                                                        \
-  const int16_t *v = w->words;                                                                     \
-  const uint8_t *count = w->count;                                                                 \
-  for (int64_t r = 0; r < w->rows; r += 16) {                                                      \
-    __m512 f = _mm512_setzero_ps();                                                                \
-    for (int64_t t = 0; t < tiles; t++) {                                                          \
-      const __m512i h0 = _mm512_loadu_si512(q + 64 * t), h1 = _mm512_loadu_si512(q + 64 * t + 32); \
-      __m512i a = _mm512_setzero_si512(), b = a;                                                   \
-      int k = *count++;                                                                            \
-      for (; k >= 2; k -= 2, v += 64) {                                                            \
-        const __m512i v0 = _mm512_loadu_si512(v), v1 = _mm512_loadu_si512(v + 32);                 \
-        a = DOT(a, v0, _mm512_permutex2var_epi16(h0, v0, h1));                                     \
-        b = DOT(b, v1, _mm512_permutex2var_epi16(h0, v1, h1));                                     \
-      }                                                                                            \
-      if (k) {                                                                                     \
-        const __m512i v0 = _mm512_loadu_si512(v);                                                  \
-        a = DOT(a, v0, _mm512_permutex2var_epi16(h0, v0, h1));                                     \
-        v += 32;                                                                                   \
-      }                                                                                            \
-      f = _mm512_add_ps(f, _mm512_cvtepi32_ps(_mm512_add_epi32(a, b)));                            \
-    }                                                                                              \
-    sc_scale_rows(w, r, f, 1.0f / SC_STATE16, bias, y);                                            \
-  }
-
+/* The loop of dense rows, once with each way to add a dot product of words (or bytes) to int32 sums. */
 #define SC_DENSE_BODY(TYPE, PER, BUFFER, FIELD, DOT, FINISH)                                                         \
   const int64_t groups = (w->cols + PER - 1) / PER;                                                                  \
   for (int64_t r = 0; r < w->rows; r += 64) {                                                                        \
@@ -86,14 +66,6 @@ static inline void sc_scale_rows(const sc_matrix *w, int64_t r, __m512 sum, floa
                 _mm512_cvtepi32_ps(_mm512_sub_epi32(                                                    \
                     (sum), _mm512_maskz_loadu_epi32(sc_tail(w->rows - (row)), w->correction + (row)))), \
                 1.0f / SC_STATE8, bias, y)
-
-SC_VNNI static void sc_lookup16_vnni(const sc_matrix *w, const float *x, const float *bias, float *y,
-                                     int32_t *scratch) {
-  SC_LOOKUP16_BODY(_mm512_dpwssd_epi32)
-}
-
-static void sc_lookup16_old(const sc_matrix *w, const float *x, const float *bias, float *y,
-                            int32_t *scratch){SC_LOOKUP16_BODY(SC_WORDS_OLD)}
 
 SC_VNNI static void sc_dense16_vnni(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   int16_t *q = (int16_t *)(void *)scratch;
@@ -130,12 +102,11 @@ static void sc_dense8_old(const sc_matrix *w, const float *x, const float *bias,
 #define SC_PICK(name)                                                                                                 \
   static void SC_NAME(name##_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) { \
     if (SC_NAME(nan_state)(w, x, y)) return;                                                                          \
-    if (__builtin_cpu_supports("avx512vnni"))                                                                         \
+    if (SC_HAS("avx512vnni"))                                                                                         \
       sc_##name##_vnni(w, x, bias, y, scratch);                                                                       \
     else                                                                                                              \
       sc_##name##_old(w, x, bias, y, scratch);                                                                        \
   }
-SC_PICK(lookup16)
 SC_PICK(dense16)
 SC_PICK(dense8)
 

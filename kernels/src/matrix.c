@@ -55,79 +55,71 @@ static const char *check_blocks(const sc_matrix *w, int64_t height, int64_t widt
   return check_pointers(w, strips(w->rows, height), w->n_values / (height * width), w->cols - width + 1);
 }
 
-/* Counts the slots of a matrix in tiles, each tile inside x and its padding. */
-static const char *check_slots(const sc_matrix *w, int64_t *slots) {
-  const int64_t height = w->tile_rows, width = w->tile_cols, step = w->tile_step;
-  if (height < 1 || height > 16 || width < 1 || width > SC_PAD || (width & (width - 1)) || step < 0 || step > SC_PAD)
-    return "the tile shape is unknown";
-  *slots = 0;
-  if (!step) {
-    if (w->n_count != strips(w->rows, height) * strips(w->cols, width) || missing(w->count, w->n_count))
-      return "there is not one count per tile";
-    for (int64_t i = 0; i < w->n_count; i++) *slots += w->count[i];
-    return NULL;
-  }
-  *slots = w->n_base;
-  if (missing(w->base, w->n_base)) return "windows are missing";
-  for (int64_t i = 0; i < w->n_base; i++)
-    if (w->base[i] * step + width > strips(w->cols, SC_PAD) * SC_PAD) return "a window is outside the matrix";
-  return check_ptr(w, strips(w->rows, height), w->n_base);
+/* Windows inside x and its padding, `stored` values for all of them. */
+static const char *check_windows(const sc_matrix *w, int64_t pad, int64_t stored, int64_t a_slot) {
+  const int64_t height = w->tile_rows, width = w->tile_cols, step = w->tile_step, n = w->n_base;
+  if (height < 1 || height > 16 || width < 1 || width > pad || (width & (width - 1)) || step < 1 || step > pad ||
+      w->tile_depth < 1 || w->tile_depth > SC_FLUSH)
+    return "the shape of the windows is unknown";
+  if (n > INT32_MAX || missing(w->base, n)) return "windows are missing";
+  for (int64_t i = 0; i < n; i++)
+    if (w->base[i] * step + width > strips(w->cols, pad) * pad) return "a window is outside the matrix";
+  if (stored != n * w->tile_depth * height * a_slot) return "the windows do not cover the values";
+  return check_ptr(w, strips(w->rows, height), n);
 }
 
-static const char *check_tiles(const sc_matrix *w) {
-  int64_t slots;
-  const char *why = check_slots(w, &slots);
-  if (why) return why;
-  if (w->n_values != slots * w->tile_rows || missing(w->values, w->n_values))
-    return "the slots do not cover the values";
-  if (w->format == SC_FMT_mantissa) return NULL; /* the column is masked to the tile when it is read */
-  if (w->n_index != w->n_values || missing(w->index8, w->n_index)) return "there is not one index per value";
-  for (int64_t i = 0; i < w->n_index; i++)
-    if (w->index8[i] >= w->tile_cols) return "an index is outside its tile";
-  return NULL;
-}
-
-/* The sums of a tile must stay in int32 for every state: its words in a row add up to at most 2^31 / 2^11. With
- * windows, 2 * SC_FLUSH words are added, which stay below that whatever they are.
- */
-static const char *check_words(const sc_matrix *w) {
-  if (w->tile_rows != 16) return "tiles of words have 16 rows";
-  int64_t pairs;
-  const char *why = check_slots(w, &pairs);
-  if (why) return why;
-  if (w->n_words != pairs * 32 || missing(w->words, w->n_words)) return "the slots do not cover the words";
-  const int16_t *v = w->words;
-  for (int64_t t = 0; t < (w->tile_step ? 0 : w->n_count); t++) {
-    int64_t sum[16] = {0};
-    for (int k = w->count[t]; k > 0; k--, v += 32)
-      for (int i = 0; i < 32; i++) sum[i / 2] += v[i] < 0 ? -(int64_t)v[i] : v[i];
-    for (int i = 0; i < 16; i++)
-      if (sum[i] * 2047 > INT32_MAX) return "the words of a tile overflow its sum";
-  }
+static const char *check_index8(const sc_matrix *w, int64_t n) {
+  if (w->n_index != n || missing(w->index8, n)) return "there is not one index per value";
+  for (int64_t i = 0; i < n; i++)
+    if (w->index8[i] >= w->tile_cols) return "an index is outside its window";
   return NULL;
 }
 
 /* A sum of bytes and unsigned states, less the correction, is what signed states give only if the correction is 128 *
- * the row's sum. A strip of 16 rows holds groups of 16 x 4 bytes.
+ * the row's sum. A strip holds groups of height x 4 bytes: as many each, or (-1) as ptr says.
  */
-static const char *check_corrections(const sc_matrix *w, int64_t groups) {
+static const char *check_corrections(const sc_matrix *w, int64_t height, int64_t groups) {
   if (w->n_correction != w->rows || missing(w->correction, w->rows)) return "there is not one correction per row";
   for (int64_t r = 0; r < w->rows; r++) {
-    const int8_t *v = w->bytes + r / 16 * groups * 64 + r % 16 * 4;
+    const int64_t strip = r / height, from = groups >= 0 ? strip * groups : w->ptr[strip] * w->tile_depth;
+    const int64_t to = groups >= 0 ? from + groups : w->ptr[strip + 1] * w->tile_depth;
     int64_t sum = 0;
-    for (int64_t g = 0; g < groups; g++)
-      for (int i = 0; i < 4; i++) {
-        if (v[g * 64 + i] == INT8_MIN) return "a byte is -128, which some kernels cannot negate";
-        sum += v[g * 64 + i];
+    for (int64_t i = from * height * 4; i < to * height * 4; i += height * 4)
+      for (int k = 0; k < 4; k++) {
+        const int8_t v = w->bytes[i + r % height * 4 + k];
+        if (v == INT8_MIN) return "a byte is -128, which some kernels cannot negate";
+        sum += v;
       }
     if (w->correction[r] != 128 * sum) return "a correction is not 128 times the sum of its row";
   }
   return NULL;
 }
 
+static const char *check_lookup8(const sc_matrix *w) {
+  const char *why = check_windows(w, SC_PAD8, w->n_bytes, 4);
+  if (!why && missing(w->bytes, w->n_bytes)) why = "bytes are missing";
+  if (!why) why = check_index8(w, w->n_bytes);
+  for (int64_t i = 0; !why && i < w->n_ptr - 1; i++)
+    if ((int64_t)(w->ptr[i + 1] - w->ptr[i]) * w->tile_depth * 4 > 65536) why = "a row has more bytes than a sum holds";
+  return why ? why : check_corrections(w, w->tile_rows, -1);
+}
+
+/* Words of a window and their index: hidden in them, or (bfloat16) beside them. A sum of lookup16 is of 2 * SC_FLUSH
+ * words, which stay in int32 whatever they are.
+ */
+static const char *check_words(const sc_matrix *w) {
+  const int bf16 = w->format == SC_FMT_lookup_bf16;
+  if (bf16 && w->tile_depth % 2) return "pairs of vectors need an even depth";
+  if (!bf16 && w->tile_rows != 16) return "windows of words have 16 rows";
+  const char *why = check_windows(w, SC_PAD, w->n_words, bf16 ? 1 : 2);
+  if (!why && missing(w->words, w->n_words)) why = "words are missing";
+  return why || !bf16 ? why : check_index8(w, w->n_words);
+}
+
 static const char *check_integers(const sc_matrix *w) {
   if (w->n_scale != w->rows || missing(w->scale, w->rows)) return "there is not one scale per row";
   if (w->format == SC_FMT_lookup16) return check_words(w);
+  if (w->format == SC_FMT_lookup8) return check_lookup8(w);
   if (w->format == SC_FMT_dense16) {
     if (w->n_words != strips(w->rows, 16) * strips(w->cols, 2) * 32 || missing(w->words, w->n_words))
       return "dense words do not fill whole panels";
@@ -145,7 +137,7 @@ static const char *check_integers(const sc_matrix *w) {
   if (w->cols > 65536) return "dense bytes sum up to 65536 columns";
   if (w->n_bytes != strips(w->rows, 16) * strips(w->cols, 4) * 64 || missing(w->bytes, w->n_bytes))
     return "dense bytes do not fill whole panels";
-  return check_corrections(w, strips(w->cols, 4));
+  return check_corrections(w, 16, strips(w->cols, 4));
 }
 
 /* Every row of y is inside; that each comes once is for the caller to know. */
@@ -182,9 +174,14 @@ const char *sc_matrix_check(const sc_matrix *w) {
     return check_blocks(w, height, width);
       SC_BLOCKS(X)
 #undef X
-    case SC_FMT_lookup:
-    case SC_FMT_mantissa:
-      return check_tiles(w);
+    case SC_FMT_lookup: {
+      const char *why = check_windows(w, SC_PAD, w->n_values, 1);
+      return why ? why : check_index8(w, w->n_values);
+    }
+    case SC_FMT_mantissa: /* the column is masked to the window when it is read */
+      return check_windows(w, SC_PAD, w->n_values, 1);
+    case SC_FMT_lookup_bf16:
+      return check_words(w);
     case SC_FMT_columns:
       if (!w->ptr && (w->index16 || w->index32)) return "column pointers are missing";
       if (!w->ptr) return w->n_values == w->rows * w->cols ? NULL : "dense columns need rows * cols values";
@@ -200,6 +197,7 @@ const char *sc_matrix_check(const sc_matrix *w) {
     case SC_FMT_tiled_csr:
       return check_tiled_csr(w);
     case SC_FMT_lookup16:
+    case SC_FMT_lookup8:
     case SC_FMT_dense16:
     case SC_FMT_dense8:
       return check_integers(w);
@@ -208,8 +206,13 @@ const char *sc_matrix_check(const sc_matrix *w) {
   }
 }
 
+int sc_reads_past_end(const sc_matrix *w) {
+  return w->format == SC_FMT_lookup || w->format == SC_FMT_mantissa || w->format == SC_FMT_lookup_bf16;
+}
+
 const char *sc_matrix_supported(const sc_ops *ops, const sc_matrix *w) {
   const sc_tile *tile = &ops->tile[w->format];
+  const int64_t depth = w->tile_depth;
   const int same = w->tile_rows == tile->rows && w->tile_cols == tile->cols && w->tile_step == tile->step;
-  return same || !tile->rows ? NULL : tile->says;
+  return !tile->rows || (same && (depth & (depth - 1)) == 0 && (depth & tile->depths)) ? NULL : tile->says;
 }

@@ -1,4 +1,4 @@
-/* AVX2 + FMA. Both lookup formats: slots of 8 rows, each with a window of 16 columns. */
+/* AVX2 + FMA. */
 #include <immintrin.h>
 
 #define SC_ISA "avx2"
@@ -7,9 +7,13 @@
 #define SC_VEC_FMA(a, b, c) _mm256_fmadd_ps((a), (b), (c))
 #define SC_OWN_MV(X) \
   X(dense)           \
-  X(csr) X(block16x1) X(block8x1) X(block8x4) X(block4x4) X(lookup) X(mantissa) X(lookup16) X(dense16) X(dense8)
+  X(csr)             \
+  X(block16x1)       \
+  X(block8x1) X(block8x4) X(block4x4) X(lookup) X(mantissa) X(lookup_bf16) X(lookup16) X(lookup8) X(dense16) X(dense8)
 #define SC_OWN_MVN SC_NAME(dense_mvn)
-#define SC_TILES(X) X(lookup, 8, 16, 8) X(mantissa, 8, 16, 8) X(lookup16, 16, 32, 1)
+#define SC_TILES(X)      \
+  X(lookup, 8, 16, 8, 1) \
+  X(mantissa, 8, 16, 8, 1) X(lookup_bf16, 8, 16, 8, 2) X(lookup16, 16, 32, 1, 1) X(lookup8, 8, 32, 1, 1)
 #include "generic.h"
 #include "integer.h"
 #include "pointwise.h"
@@ -183,49 +187,7 @@ static void SC_NAME(block4x4_mv)(const sc_matrix *w, const float *x, const float
   }
 }
 
-/* Bit 3 of the index chooses the upper or lower half of 16 inputs, bits 0-2 the input in it. */
-static inline __m256 sc_pick16(__m256i i, __m256 lo, __m256 hi) {
-  const __m256 top = _mm256_castsi256_ps(_mm256_slli_epi32(i, 28));
-  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(lo, i), _mm256_permutevar8x32_ps(hi, i), top);
-}
-
-static inline __m256i sc_index8(const uint8_t *ix) {
-  return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)ix));
-}
-
-/* Both lookups: every slot has a window of 16 inputs of its own, which begins at a multiple of 8 columns. One loop per
- * strip, so that no branch depends on how full a tile is.
- */
-#define SC_WINDOWS(LOAD, ADVANCE)                                                                            \
-  (void)scratch;                                                                                             \
-  const uint16_t *base = w->base;                                                                            \
-  const float *v = w->values;                                                                                \
-  const uint8_t *ix = w->index8;                                                                             \
-  for (int64_t r = 0, strip = 0; r < w->rows; r += 8, strip++) {                                             \
-    __m256 s0 = _mm256_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;                                              \
-    int32_t k = w->ptr[strip + 1] - w->ptr[strip];                                                           \
-    for (; k >= 4; k -= 4, v += 32, ix += ADVANCE * 32, base += 4) {                                         \
-      s0 = sc_slot(v, LOAD(v, ix), x + 8 * base[0], s0);                                                     \
-      s1 = sc_slot(v + 8, LOAD(v + 8, ix + 8), x + 8 * base[1], s1);                                         \
-      s2 = sc_slot(v + 16, LOAD(v + 16, ix + 16), x + 8 * base[2], s2);                                      \
-      s3 = sc_slot(v + 24, LOAD(v + 24, ix + 24), x + 8 * base[3], s3);                                      \
-    }                                                                                                        \
-    for (; k > 0; k--, v += 8, ix += ADVANCE * 8, base++) s0 = sc_slot(v, LOAD(v, ix), x + 8 * base[0], s0); \
-    sc_finish(w, r, sc_sum4(s0, s1, s2, s3), bias, y);                                                       \
-  }
-
-static inline __m256 sc_slot(const float *v, __m256i index, const float *x, __m256 sum) {
-  return _mm256_fmadd_ps(_mm256_loadu_ps(v), sc_pick16(index, _mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)), sum);
-}
-
-#define SC_BYTES(v, ix) sc_index8(ix)
-static void SC_NAME(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y,
-                               int32_t *scratch){SC_WINDOWS(SC_BYTES, 1)}
-
-#define SC_HIDDEN(v, ix) _mm256_castps_si256(_mm256_loadu_ps(v))
-static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float *bias, float *y,
-                                 int32_t *scratch){SC_WINDOWS(SC_HIDDEN, 0)}
-
 #include "integer_avx2.h"
+#include "lookup_avx2.h"
 
 SC_DEFINE_OPS(sc_ops_avx2)

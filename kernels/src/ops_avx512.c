@@ -1,4 +1,4 @@
-/* AVX-512 F/BW/DQ/VL. Tiles: 16 rows x 32 columns (lookup), 16 x 64 (mantissa). */
+/* AVX-512 F/BW/DQ/VL. */
 #include <immintrin.h>
 
 #define SC_ISA "avx512"
@@ -7,9 +7,13 @@
 #define SC_VEC_FMA(a, b, c) _mm512_fmadd_ps((a), (b), (c))
 #define SC_OWN_MV(X) \
   X(dense)           \
-  X(csr) X(block16x1) X(block8x1) X(block8x4) X(block4x4) X(lookup) X(mantissa) X(lookup16) X(dense16) X(dense8)
+  X(csr)             \
+  X(block16x1)       \
+  X(block8x1) X(block8x4) X(block4x4) X(lookup) X(mantissa) X(lookup_bf16) X(lookup16) X(lookup8) X(dense16) X(dense8)
 #define SC_OWN_MVN SC_NAME(dense_mvn)
-#define SC_TILES(X) X(lookup, 16, 32, 0) X(mantissa, 16, 64, 0) X(lookup16, 16, 64, 0)
+#define SC_TILES(X)            \
+  X(lookup, 16, 64, 16, 2 + 4) \
+  X(mantissa, 16, 64, 16, 2 + 4) X(lookup_bf16, 16, 64, 16, 2 + 4) X(lookup16, 16, 64, 16, 2) X(lookup8, 16, 128, 64, 2)
 #include "generic.h"
 #include "integer.h"
 #include "pointwise.h"
@@ -219,70 +223,7 @@ static void SC_NAME(block4x4_mv)(const sc_matrix *w, const float *x, const float
   }
 }
 
-static void SC_NAME(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  (void)scratch;
-  const int64_t tiles = (w->cols + 31) / 32;
-  const float *v = w->values;
-  const uint8_t *ix = w->index8, *count = w->count;
-  for (int64_t r = 0; r < w->rows; r += 16) {
-    const __mmask16 m = sc_tail(w->rows - r);
-    __m512 s0 = sc_begin(bias, r, m), s1 = _mm512_setzero_ps();
-    for (int64_t t = 0; t < tiles; t++) {
-      const __m512 lo = _mm512_loadu_ps(x + 32 * t), hi = _mm512_loadu_ps(x + 32 * t + 16);
-      int k = *count++;
-      for (; k >= 2; k -= 2, v += 32, ix += 32) {
-        const __m512i i0 = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)ix));
-        const __m512i i1 = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(ix + 16)));
-        s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), _mm512_permutex2var_ps(lo, i0, hi), s0);
-        s1 = _mm512_fmadd_ps(_mm512_loadu_ps(v + 16), _mm512_permutex2var_ps(lo, i1, hi), s1);
-      }
-      if (k) {
-        const __m512i i0 = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)ix));
-        s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), _mm512_permutex2var_ps(lo, i0, hi), s0);
-        v += 16;
-        ix += 16;
-      }
-    }
-    sc_end(w, r, m, _mm512_add_ps(s0, s1), y);
-  }
-}
-
-/* Bit 5 of a weight chooses the upper or lower half of 64 inputs, bits 0-4 the input in it. */
-static inline __m512 sc_pick64(__m512 v, __m512 x0, __m512 x1, __m512 x2, __m512 x3, __m512i bit) {
-  const __m512i i = _mm512_castps_si512(v);
-  const __m512 lo = _mm512_permutex2var_ps(x0, i, x1), hi = _mm512_permutex2var_ps(x2, i, x3);
-  return _mm512_mask_blend_ps(_mm512_test_epi32_mask(i, bit), lo, hi);
-}
-
-static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  (void)scratch;
-  const int64_t tiles = (w->cols + 63) / 64;
-  const __m512i bit = _mm512_set1_epi32(32);
-  const float *v = w->values;
-  const uint8_t *count = w->count;
-  for (int64_t r = 0; r < w->rows; r += 16) {
-    const __mmask16 m = sc_tail(w->rows - r);
-    __m512 s0 = sc_begin(bias, r, m), s1 = _mm512_setzero_ps();
-    for (int64_t t = 0; t < tiles; t++) {
-      const float *q = x + 64 * t;
-      const __m512 x0 = _mm512_loadu_ps(q), x1 = _mm512_loadu_ps(q + 16);
-      const __m512 x2 = _mm512_loadu_ps(q + 32), x3 = _mm512_loadu_ps(q + 48);
-      int k = *count++;
-      for (; k >= 2; k -= 2, v += 32) {
-        const __m512 v0 = _mm512_loadu_ps(v), v1 = _mm512_loadu_ps(v + 16);
-        s0 = _mm512_fmadd_ps(v0, sc_pick64(v0, x0, x1, x2, x3, bit), s0);
-        s1 = _mm512_fmadd_ps(v1, sc_pick64(v1, x0, x1, x2, x3, bit), s1);
-      }
-      if (k) {
-        const __m512 v0 = _mm512_loadu_ps(v);
-        s0 = _mm512_fmadd_ps(v0, sc_pick64(v0, x0, x1, x2, x3, bit), s0);
-        v += 16;
-      }
-    }
-    sc_end(w, r, m, _mm512_add_ps(s0, s1), y);
-  }
-}
-
 #include "integer_avx512.h"
+#include "lookup_avx512.h"
 
 SC_DEFINE_OPS(sc_ops_avx512)

@@ -9,7 +9,7 @@
   X(dense)           \
   X(csr) X(block16x1) X(block8x1) X(block8x4) X(block4x4) X(lookup) X(mantissa) X(lookup16) X(dense16) X(dense8)
 #define SC_OWN_MVN SC_NAME(dense_mvn)
-#define SC_TILES(X) X(lookup, 16, 32, 1) X(mantissa, 16, 32, 1) X(lookup16, 16, 32, 1)
+#define SC_TILES(X) X(lookup, 16, 32, 1, 1) X(mantissa, 16, 32, 1, 1) X(lookup16, 16, 32, 1, 1)
 #include "generic.h"
 #include "integer.h"
 #include "pointwise.h"

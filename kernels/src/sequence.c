@@ -76,8 +76,7 @@ static void product_of_batch(const sc_ops *ops, const sc_matrix *w, const float 
 void sc_product_step(const sc_ops *ops, const sc_matrix *w, const float *x, const float *bias, float *y,
                      float *workspace) {
   const int64_t wide = padded(w->cols, SC_PAD);
-  const int tiled = w->format == SC_FMT_lookup || w->format == SC_FMT_mantissa;
-  if (tiled && wide != w->cols) { /* tiles read past the end of x */
+  if (sc_reads_past_end(w) && wide != w->cols) {
     memcpy(workspace, x, (size_t)w->cols * sizeof(float));
     memset(workspace + w->cols, 0, (size_t)(wide - w->cols) * sizeof(float));
     x = workspace;

@@ -61,7 +61,7 @@ typedef struct packed {
   float *values, *scale;
   int32_t *ptr, *index32, *correction;
   uint16_t *index16;
-  uint8_t *index8, *count;
+  uint8_t *index8;
   uint16_t *base;
   int16_t *words;
   int8_t *bytes;
@@ -69,16 +69,16 @@ typedef struct packed {
 } packed;
 
 static void free_packed(packed *p) {
-  void *all[] = {p->values, p->scale, p->ptr,  p->index32, p->index16, p->correction,
-                 p->index8, p->count, p->base, p->words,   p->bytes,   p->order};
+  void *all[] = {p->values, p->scale, p->ptr,   p->index32, p->index16, p->correction,
+                 p->index8, p->base,  p->words, p->bytes,   p->order};
   for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-static int is_integer(int format) {
-  return format == SC_FMT_lookup16 || format == SC_FMT_dense16 || format == SC_FMT_dense8;
-}
+static int is_byte(int format) { return format == SC_FMT_lookup8 || format == SC_FMT_dense8; }
+
+static int is_integer(int format) { return format == SC_FMT_lookup16 || format == SC_FMT_dense16 || is_byte(format); }
 
 static float at(const plain *p, int64_t r, int64_t c) { return r < p->rows && c < p->cols ? p->w[r * p->cols + c] : 0; }
 
@@ -186,27 +186,6 @@ static void pack_tiled_csr(packed *o, const plain *p, int64_t height, int64_t wi
       }
 }
 
-/* What a slot stores for the weight at (r, c), `column` of its tile; the plain matrix takes the value that the loop
- * will multiply by. */
-static void store(packed *o, plain *p, int64_t slot, int64_t r, int64_t c, int64_t column) {
-  float *w = &p->w[r * p->cols + c];
-  if (o->m.format == SC_FMT_lookup16) {
-    const int width = (int)o->m.tile_cols, word = (int)floorf(*w / o->scale[r] / (float)width) * width + (int)column;
-    o->words[slot] = (int16_t)word;
-    *w = (float)word * o->scale[r];
-    return;
-  }
-  if (o->m.format == SC_FMT_mantissa) {
-    uint32_t bits;
-    memcpy(&bits, w, sizeof bits);
-    bits = (bits & ~(uint32_t)(o->m.tile_cols - 1)) | (uint32_t)column;
-    memcpy(w, &bits, sizeof bits);
-  } else {
-    o->index8[slot] = (uint8_t)column;
-  }
-  o->values[slot] = *w;
-}
-
 /* Scale per row so that the largest word is `top`. */
 static void scale_rows(packed *o, const plain *p, float top) {
   o->m.n_scale = p->rows;
@@ -218,61 +197,74 @@ static void scale_rows(packed *o, const plain *p, float top) {
   }
 }
 
-static void cover(packed *o, int64_t slots) {
-  const int words = o->m.format == SC_FMT_lookup16;
-  o->m.n_words = words ? slots * 32 : 0;
-  o->words = words ? exactly(o->m.n_words, sizeof(int16_t)) : NULL;
-  o->m.n_values = words ? 0 : slots * o->m.tile_rows;
-  o->values = words ? NULL : floats(o->m.n_values);
-  o->m.n_index = o->m.format == SC_FMT_lookup ? o->m.n_values : 0;
-  o->index8 = o->m.n_index ? exactly(o->m.n_index, 1) : NULL;
-}
-
-/* Where the k-th weight of row i of a slot (or of a run of slots that begins with it) is stored. */
-static int64_t place(const packed *o, int64_t slot, int64_t i, int64_t k) {
-  if (o->m.format == SC_FMT_lookup16) return ((slot + k / 2) * 16 + i) * 2 + k % 2;
-  return (slot + k) * o->m.tile_rows + i;
-}
-
-static void pack_tiles(packed *o, plain *p) {
-  const int64_t height = o->m.tile_rows, width = o->m.tile_cols;
-  const int words = o->m.format == SC_FMT_lookup16; /* slots come in pairs */
-  const int64_t strips = ceil_div(p->rows, height), tiles = ceil_div(p->cols, width);
-  o->m.n_count = strips * tiles;
-  o->count = exactly(o->m.n_count, 1);
-  for (int pass = 0; pass < 2; pass++) {
-    int64_t slots = 0;
-    for (int64_t t = 0; t < strips * tiles; t++) {
-      int64_t longest = 0;
-      for (int64_t i = 0; i < height; i++) {
-        const int64_t r = t / tiles * height + i;
-        int64_t k = 0;
-        for (int64_t c = t % tiles * width; c < (t % tiles + 1) * width; c++) {
-          if (at(p, r, c) == 0) continue;
-          if (pass) store(o, p, place(o, slots, i, k), r, c, c % width);
-          k++;
-        }
-        longest = k > longest ? k : longest;
-      }
-      if (!pass) o->count[t] = (uint8_t)(words ? (longest + 1) / 2 : longest);
-      slots += o->count[t];
-    }
-    if (!pass) cover(o, slots);
-  }
-}
-
 /* First live column of row r from c on, or cols. */
 static int64_t next_live(const plain *p, int64_t r, int64_t c) {
   while (c < p->cols && at(p, r, c) == 0) c++;
   return r < p->rows ? c : p->cols;
 }
 
-/* Each slot begins its window at the first column that any row of the strip still has to store. */
+/* What vector k of window g stores for row i, in one of its slots, for the weight at (r, c); the plain matrix takes the
+ * value that the loop will multiply by.
+ */
+static void store(packed *o, plain *p, int64_t g, int64_t k, int64_t i, int64_t slot, int64_t r, int64_t c) {
+  const int64_t height = o->m.tile_rows, depth = o->m.tile_depth, to = (g * depth + k) * height + i;
+  const int64_t column = c - o->base[g] * o->m.tile_step;
+  float *w = &p->w[r * p->cols + c];
+  if (o->m.format == SC_FMT_lookup16) {
+    const int width = (int)o->m.tile_cols, word = (int)floorf(*w / o->scale[r] / (float)width) * width + (int)column;
+    o->words[to * 2 + slot] = (int16_t)word;
+    *w = (float)word * o->scale[r];
+    return;
+  }
+  if (o->m.format == SC_FMT_lookup8) {
+    const int byte = (int)rintf(*w / o->scale[r]);
+    o->bytes[to * 4 + slot] = (int8_t)byte;
+    o->index8[to * 4 + slot] = (uint8_t)column;
+    o->correction[r] += 128 * byte;
+    *w = (float)byte * o->scale[r];
+    return;
+  }
+  uint32_t bits;
+  memcpy(&bits, w, sizeof bits);
+  if (o->m.format == SC_FMT_mantissa) bits = (bits & ~(uint32_t)(o->m.tile_cols - 1)) | (uint32_t)column;
+  if (o->m.format == SC_FMT_lookup_bf16) bits &= 0xffff0000u;
+  memcpy(w, &bits, sizeof bits);
+  if (o->index8) o->index8[(g * height + i) * depth + k] = (uint8_t)column;
+  if (o->values) o->values[to] = *w;
+  if (o->words) o->words[((g * depth + k) / 2 * height + i) * 2 + k % 2] = (int16_t)(bits >> 16);
+}
+
+/* Room for n windows. */
+static void cover(packed *o, int64_t n) {
+  const int64_t slots = n * o->m.tile_depth * o->m.tile_rows;
+  o->m.n_base = n;
+  o->base = exactly(n, sizeof(uint16_t));
+  switch (o->m.format) {
+    case SC_FMT_lookup16:
+      o->words = exactly(o->m.n_words = 2 * slots, sizeof(int16_t));
+      return;
+    case SC_FMT_lookup8:
+      o->bytes = exactly(o->m.n_bytes = 4 * slots, 1);
+      o->index8 = exactly(o->m.n_index = 4 * slots, 1);
+      o->correction = exactly(o->m.n_correction = o->m.rows, sizeof(int32_t));
+      return;
+    case SC_FMT_lookup_bf16:
+      o->words = exactly(o->m.n_words = slots, sizeof(int16_t));
+      break;
+    default:
+      o->values = floats(o->m.n_values = slots);
+  }
+  if (o->m.format != SC_FMT_mantissa) o->index8 = exactly(o->m.n_index = slots, 1);
+}
+
+/* Each window begins at the first column that any row of its strip still has to store. */
 static void pack_windows(packed *o, plain *p) {
   const int64_t height = o->m.tile_rows, width = o->m.tile_cols, strips = ceil_div(p->rows, height);
-  const int64_t per = o->m.format == SC_FMT_lookup16 ? 2 : 1, last = ceil_div(p->cols, SC_PAD) * SC_PAD - width;
+  const int64_t per = o->m.format == SC_FMT_lookup16 ? 2 : o->m.format == SC_FMT_lookup8 ? 4 : 1;
+  const int64_t pad = per == 4 ? SC_PAD8 : SC_PAD, last = ceil_div(p->cols, pad) * pad - width;
   o->m.n_ptr = strips + 1;
   o->ptr = exactly(o->m.n_ptr, sizeof(int32_t));
+  if (per > 1) scale_rows(o, p, per == 4 ? 127.0f : 15000.0f);
   for (int pass = 0; pass < 2; pass++) {
     int64_t n = 0;
     for (int64_t s = 0; s < strips; s++) {
@@ -286,31 +278,26 @@ static void pack_windows(packed *o, plain *p) {
         first = first < last ? first : last;
         if (pass) o->base[n] = (uint16_t)(first / o->m.tile_step);
         for (int64_t i = 0; i < height; i++)
-          for (int64_t k = 0; k < per && next[i] < p->cols && next[i] < first + width; k++) {
-            if (pass) store(o, p, place(o, n, i, k), s * height + i, next[i], next[i] - first);
+          for (int64_t k = 0; k < per * o->m.tile_depth && next[i] < p->cols && next[i] < first + width; k++) {
+            if (pass) store(o, p, n, k / per, i, k % per, s * height + i, next[i]);
             next[i] = next_live(p, s * height + i, next[i] + 1);
           }
       }
       o->ptr[s + 1] = (int32_t)n;
     }
-    if (pass) break;
-    o->m.n_base = n;
-    o->base = exactly(n, sizeof(uint16_t));
-    cover(o, n);
+    if (!pass) cover(o, n);
   }
 }
 
-/* In the only tiles that `ops` reads; where it reads any, in tiles of height x width. */
-static void pack_lookup(packed *o, plain *p, const sc_ops *ops, int64_t height, int64_t width, int64_t step) {
-  const sc_tile only = ops->tile[o->m.format];
-  o->m.tile_rows = only.rows ? only.rows : height;
-  o->m.tile_cols = only.rows ? only.cols : width;
-  o->m.tile_step = only.rows ? only.step : step;
-  if (o->m.format == SC_FMT_lookup16) scale_rows(o, p, 15000.0f);
-  if (o->m.tile_step)
-    pack_windows(o, p);
-  else
-    pack_tiles(o, p);
+/* In the only windows that `ops` reads; where it reads any, as given. `deep`: the deepest of them. */
+static void pack_lookup(packed *o, plain *p, const sc_ops *ops, sc_tile any, int deep) {
+  const sc_tile only = ops->tile[o->m.format].rows ? ops->tile[o->m.format] : any;
+  o->m.tile_rows = only.rows;
+  o->m.tile_cols = only.cols;
+  o->m.tile_step = only.step;
+  o->m.tile_depth = only.depths & -only.depths;
+  while (deep && (only.depths & (2 * o->m.tile_depth))) o->m.tile_depth *= 2;
+  pack_windows(o, p);
 }
 
 static void pack_integers(packed *o, plain *p, int64_t per) {
@@ -369,10 +356,13 @@ static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant)
       SC_BLOCKS(X)
 #undef X
     case SC_FMT_lookup:
-      pack_lookup(o, p, ops, variant ? 5 : 16, variant ? 4 : 32, 0);
+      pack_lookup(o, p, ops, variant ? (sc_tile){5, 4, 1, 1, ""} : (sc_tile){16, 64, 16, 4, ""}, variant);
       break;
     case SC_FMT_mantissa:
-      pack_lookup(o, p, ops, variant ? 3 : 16, variant ? 8 : 64, variant ? 4 : 0);
+      pack_lookup(o, p, ops, variant ? (sc_tile){3, 8, 4, 1, ""} : (sc_tile){16, 64, 16, 2, ""}, variant);
+      break;
+    case SC_FMT_lookup_bf16:
+      pack_lookup(o, p, ops, variant ? (sc_tile){7, 2, 2, 4, ""} : (sc_tile){16, 64, 16, 2, ""}, variant);
       break;
     case SC_FMT_columns:
       pack_columns(o, p, variant);
@@ -386,7 +376,10 @@ static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant)
       pack_tiled_csr(o, p, variant ? 3 : 64, variant ? 7 : 256);
       break;
     case SC_FMT_lookup16:
-      pack_lookup(o, p, ops, 16, variant ? 32 : 64, variant ? 16 : 0);
+      pack_lookup(o, p, ops, variant ? (sc_tile){16, 32, 16, 1, ""} : (sc_tile){16, 64, 8, 4, ""}, variant);
+      break;
+    case SC_FMT_lookup8:
+      pack_lookup(o, p, ops, variant ? (sc_tile){11, 16, 4, 1, ""} : (sc_tile){16, 128, 64, 2, ""}, variant);
       break;
     case SC_FMT_dense16:
       pack_integers(o, p, 2);
@@ -402,7 +395,6 @@ static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant)
   o->m.index32 = o->index32;
   o->m.index16 = o->index16;
   o->m.index8 = o->index8;
-  o->m.count = o->count;
   o->m.base = o->base;
   o->m.words = o->words;
   o->m.bytes = o->bytes;

@@ -7,7 +7,7 @@
 /* What a kernel of `format` sees of an input. */
 static double seen(int format, double x) {
   if (!is_integer(format)) return x;
-  const float top = format == SC_FMT_dense8 ? 127.0f : 2047.0f;
+  const float top = is_byte(format) ? 127.0f : 2047.0f;
   const float v = (float)x * top;
   return (double)(rintf(v > top ? top : v < -top ? -top : v) / top);
 }

@@ -2,9 +2,9 @@
  *
  *   run_packed ISA < problems > results
  *
- * A problem: the format's name in 16 bytes; rows, cols, tile_rows, tile_cols, tile_step, number of vectors and number
- * of arrays as int64; then each array: its name in 16 bytes, its length in bytes as int64, its bytes. Beside those of
- * sc_matrix there are `x` [vectors][cols] and `bias`. A result: [vectors][rows] floats.
+ * A problem: the format's name in 16 bytes; rows, cols, tile_rows, tile_cols, tile_step, tile_depth, number of vectors
+ * and number of arrays as int64; then each array: its name in 16 bytes, its length in bytes as int64, its bytes. Beside
+ * those of sc_matrix there are `x` [vectors][cols] and `bias`. A result: [vectors][rows] floats.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +29,6 @@ static const struct {
     ARRAY(index32, w.index32, w.n_index),
     ARRAY(index16, w.index16, w.n_index),
     ARRAY(index8, w.index8, w.n_index),
-    ARRAY(count, w.count, w.n_count),
     ARRAY(base, w.base, w.n_base),
     ARRAY(words, w.words, w.n_words),
     ARRAY(words8, w.bytes, w.n_bytes),
@@ -76,7 +75,7 @@ static void *read_array(problem *p) {
 }
 
 static void solve(const sc_ops *ops, const char *format) {
-  int64_t head[7];
+  int64_t head[8];
   problem p;
   memset(&p, 0, sizeof p);
   need(head, sizeof head);
@@ -90,10 +89,11 @@ static void solve(const sc_ops *ops, const char *format) {
   p.w.tile_rows = head[2];
   p.w.tile_cols = head[3];
   p.w.tile_step = head[4];
-  const int64_t vectors = head[5];
+  p.w.tile_depth = head[5];
+  const int64_t vectors = head[6];
   void *owned[ARRAYS];
-  if (head[6] > ARRAYS) fail(format, "too many arrays");
-  for (int64_t k = 0; k < head[6]; k++) owned[k] = read_array(&p);
+  if (head[7] > ARRAYS) fail(format, "too many arrays");
+  for (int64_t k = 0; k < head[7]; k++) owned[k] = read_array(&p);
   const char *why = sc_matrix_check(&p.w);
   if (!why) why = sc_matrix_supported(ops, &p.w);
   if (why) fail(format, why);
@@ -105,7 +105,7 @@ static void solve(const sc_ops *ops, const char *format) {
   fwrite(y, sizeof *y, (size_t)(vectors * p.w.rows), stdout);
   free(y);
   free(space);
-  for (int64_t k = 0; k < head[6]; k++) free(owned[k]);
+  for (int64_t k = 0; k < head[7]; k++) free(owned[k]);
 }
 
 int main(int argc, char **argv) {

@@ -140,6 +140,8 @@ def _samples(isa: Isa, shape: tuple[int, int], densities: Sequence[float], round
         patterns = list(patterns_of(scores, density))
         for dtype in DTYPES:
             for kernel in kernels_for(isa, dtype).values():
+                if kernel.format.dtype != dtype:  # float32 formats stand beside bfloat16 too
+                    continue
                 problem = supported(kernel, patterns, dtype)
                 if problem is None:
                     continue

@@ -52,9 +52,7 @@ class Size:
         stored = sum(a.size for a in (packed.values, packed.words, packed.words8) if a is not None)
         by_column = packed.format.startswith("columns")
         whole = by_column and packed.ptr is None  # columns without an index have a loop of their own
-        starts = packed.count.size if packed.count is not None else packed.shape[0] / 16
-        if packed.ptr is not None:
-            starts = len(packed.ptr) - 1
+        starts = packed.shape[0] / 16 if packed.ptr is None else len(packed.ptr) - 1
         rows, cols = packed.shape
         return Size(
             "columns of every row" if whole else packed.format,

@@ -1,9 +1,9 @@
 """Integer layouts for recurrent weights of cells whose state lies in [-1, 1] (rnn_tanh, gru, lstm without projection).
 
-``lookup16`` is the tiled lookup in 16 bits: a word is the weight and, in its low 6 (or 5) bits, the column in a tile of
-64 (or 32). A weight keeps 10 (or 11) effective bits of its own and no index is stored. ``dense16`` and ``dense8`` are
-the dense integer competitors, symmetric with a scale per row. The state is quantised to 12 bits (8 beside ``dense8``)
-at every step.
+``lookup16`` is the lookup in 16 bits: a word is the weight and, in its low 6 (or 5) bits, the column in a window of 64
+(or 32) inputs. A weight keeps 10 (or 11) effective bits of its own and no index is stored. ``lookup8`` has a byte of
+weight and a byte of index, in windows of up to 128 inputs. ``dense16`` and ``dense8`` are the dense competitors. All
+are symmetric with a scale per row; the state is quantised to 12 bits (8 beside bytes) at every step.
 
     w is about word * scale[row];    y[row] = scale[row] / 2047 * sum(word * round(2047 * h[column]))
 
@@ -12,84 +12,131 @@ The weights the words stand for are the model from then on (`Program.graph`).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
-from sparsecirc.formats._lookup import PADDED, Tile, corners, slots
-from sparsecirc.formats._packed import F32, Format, Grid, Packed, as_given
+from sparsecirc.errors import UnsupportedError
+from sparsecirc.formats._packed import F32, Format, Grid, Packed
+from sparsecirc.formats._windows import Tile, corners, scatter, windows
 
-TILES = {
-    Isa.AVX512: Tile(16, 64),
+LOOKUP16_TILE = {
+    Isa.AVX512: Tile(16, 64, 16, 2),
     Isa.AVX2: Tile(16, 32, 1),
     Isa.NEON: Tile(16, 32, 1),
-    Isa.SCALAR: Tile(16, 64),
+    Isa.SCALAR: Tile(16, 64, 16, 2),
 }
+LOOKUP8_TILE = {
+    Isa.AVX512: Tile(16, 128, 64, 2),
+    Isa.AVX2: Tile(8, 32, 1),
+    Isa.NEON: Tile(16, 128, 64, 2),
+    Isa.SCALAR: Tile(16, 128, 64, 2),
+}
+"""Windows that the kernels of an instruction set read."""
 SUM_LIMIT = (2**31 - 1) // 2047 - 4096
-"""Largest sum of word magnitudes whose products with a 12-bit state fit 32 bits, less room for the index bits."""
+"""Largest sum of word magnitudes whose products with a 12-bit state fit 32 bits, less room for rounding."""
 
 
-def _row_scale(pattern: Pattern, weight: F32, top: int, group: NDArray[np.int64] | None, n_groups: int) -> F32:
-    """Scale per row: the largest word is at most ``top`` and the words of a group at most `SUM_LIMIT`."""
-    rows = pattern.shape[0]
-    values = np.abs(pattern.values(weight).astype(np.float64))
-    largest = np.zeros(rows)
-    np.maximum.at(largest, pattern.rows, values)
-    scale = largest / top
-    if group is not None:
-        sums = np.bincount(group, weights=values, minlength=n_groups).reshape(rows, n_groups // max(rows, 1))
-        scale = np.maximum(scale, sums.max(axis=1, initial=0.0) / SUM_LIMIT)
-    return np.where(scale > 0, scale, 1.0).astype(np.float32)
+def _row_scale(pattern: Pattern, weight: F32, top: int) -> F32:
+    """Scale per row, so that the largest word is ``top``."""
+    largest = np.zeros(pattern.shape[0])
+    np.maximum.at(largest, pattern.rows, np.abs(pattern.values(weight).astype(np.float64)))
+    return np.where(largest > 0, largest / top, 1.0).astype(np.float32)
 
 
 def lookup16(tile: Tile) -> Format:
-    """Words with the column in their low bits; a slot holds two of each row."""
+    """Words with the column in their low bits; a vector holds two of each row. Sums are short enough for any words."""
 
     def pack(pattern: Pattern, weight: F32, scale: F32 | None = None) -> Packed:
-        s = slots(pattern, tile, per=2)
-        if scale is None:
-            rows, across = pattern.shape[0], -(-pattern.shape[1] // tile.cols)
-            run = pattern.rows * np.int64(across) + pattern.indices // tile.cols  # each run of a tile is one int32 sum
-            # Windows are summed in pieces too short to overflow.
-            scale = _row_scale(pattern, weight, 32700, None if tile.step else run, rows * across)
+        w = windows(pattern, (tile,), per=2)
+        scale = _row_scale(pattern, weight, 32700) if scale is None else scale
         exact = pattern.values(weight).astype(np.float64) / scale[pattern.rows]
         most = 32768 // tile.cols
-        high = np.clip(np.rint((exact - s.column) / tile.cols), -most, most - 1)
-        words = np.zeros(s.total * 2 * tile.rows, np.int16)
-        words[s.place] = (tile.cols * high + s.column).astype(np.int16)
+        high = np.clip(np.rint((exact - w.column) / tile.cols), -most, most - 1)
+        words = np.zeros(w.size, np.int16)
+        words[w.place] = (tile.cols * high + w.column).astype(np.int16)
         return Packed(
             *("lookup16", pattern.shape, pattern.nnz, np.zeros(0, np.float32)),
-            count=s.count,
-            ptr=s.ptr,
-            base=s.base,
+            ptr=w.ptr,
+            base=w.base,
             tile=tile[:2],
             step=tile.step,
+            depth=tile.depth,
             words=words,
             scale=scale,
         )
 
-    return Format("lookup16", pack, _unpack_lookup16, exact=False, repack=pack, grid=Grid(tile.rows, tile.cols, 2))
+    grid = Grid(tile.rows, tile.cols, 2)
+    return Format("lookup16", pack, _unpack_lookup16, exact=False, repack=pack, grid=grid, dtype="int16")
 
 
 def _unpack_lookup16(packed: Packed) -> F32:
-    (rows, cols), (height, width) = packed.shape, packed.tile
+    (height, width), depth = packed.tile, packed.depth
     assert packed.words is not None
+    words = packed.words.reshape(-1, depth, height, 2)
+    return _unpack_slots(packed, words, words & (width - 1))
+
+
+def lookup8(tile: Tile) -> Format:
+    """Bytes with a byte of index each; a vector holds four of each row."""
+
+    def pack(pattern: Pattern, weight: F32, scale: F32 | None = None) -> Packed:
+        w = windows(pattern, (tile,), per=4)
+        slots = np.diff(w.ptr).max(initial=0) * tile.depth * 4
+        if slots > 65536:
+            raise UnsupportedError(f"a row takes {slots} bytes: format 'lookup8' sums up to 65536, use lookup16 or csr")
+        scale = _row_scale(pattern, weight, 127) if scale is None else scale
+        exact = np.rint(pattern.values(weight).astype(np.float64) / scale[pattern.rows])
+        byte = np.clip(exact, -127, 127).astype(np.int8)
+        words8, index8 = np.zeros(w.size, np.int8), np.zeros(w.size, np.uint8)
+        words8[w.place], index8[w.place] = byte, w.column
+        total = np.bincount(pattern.rows, weights=byte, minlength=pattern.shape[0])
+        return Packed(
+            *("lookup8", pattern.shape, pattern.nnz, np.zeros(0, np.float32)),
+            ptr=w.ptr,
+            base=w.base,
+            tile=tile[:2],
+            step=tile.step,
+            depth=tile.depth,
+            words8=words8,
+            index8=index8,
+            scale=scale,
+            correction=(128 * total).astype(np.int32),
+        )
+
+    grid = Grid(tile.rows, tile.cols, 4)
+    return Format("lookup8", pack, _unpack_lookup8, exact=False, repack=pack, grid=grid, dtype="int8")
+
+
+def _unpack_lookup8(packed: Packed) -> F32:
+    height, depth = packed.tile[0], packed.depth
+    assert packed.words8 is not None
+    assert packed.index8 is not None
+    shape = (-1, depth, height, 4)
+    return _unpack_slots(packed, packed.words8.reshape(shape), packed.index8.reshape(shape))
+
+
+def _unpack_slots(packed: Packed, words: NDArray[Any], column: NDArray[Any]) -> F32:
+    """From words and their columns as (windows, depth, rows, per)."""
     assert packed.scale is not None
-    first_row, first_column = (np.repeat(v, 2 * height) for v in corners(packed))
-    row = first_row + np.arange(packed.words.size) % (2 * height) // 2
-    column = first_column + (packed.words & (width - 1))
-    live = packed.words != 0  # padding; a live weight whose word is 0 is a zero as well
-    out = np.zeros((-(-rows // height) * height, -(-cols // PADDED) * PADDED), np.float32)
-    scale = np.zeros(len(out), np.float32)
-    scale[:rows] = packed.scale
-    out[row[live], column[live]] = packed.words[live] * scale[row[live]]
-    return as_given(packed, out[:rows, :cols])
+    first_row, first_column = (v[:, None, None, None] for v in corners(packed))
+    row = np.broadcast_to(first_row + np.arange(packed.tile[0])[:, None], words.shape)
+    scale = np.zeros(-(-packed.shape[0] // packed.tile[0]) * packed.tile[0], np.float32)
+    scale[: packed.shape[0]] = packed.scale
+    return scatter(packed, row, first_column + column, (words * scale[row]).astype(np.float32))
 
 
 def lookup16_for(isa: Isa) -> Format:
-    """The integer lookup with the tile that ``isa`` reads."""
-    return lookup16(TILES[isa])
+    """The 16-bit lookup with the windows that ``isa`` reads."""
+    return lookup16(LOOKUP16_TILE[isa])
+
+
+def lookup8_for(isa: Isa) -> Format:
+    """The 8-bit lookup with the windows that ``isa`` reads."""
+    return lookup8(LOOKUP8_TILE[isa])
 
 
 def _panels(words: NDArray[np.int64], per: int) -> NDArray[np.int64]:
@@ -111,7 +158,8 @@ def _from_panels(flat: NDArray[np.int64], shape: tuple[int, int], per: int) -> N
 def pack_dense16(pattern: Pattern, weight: F32, scale: F32 | None = None) -> Packed:
     """Dense 16-bit words in pairs of columns."""
     if scale is None:
-        scale = _row_scale(pattern, weight, 32700, pattern.rows.astype(np.int64), pattern.shape[0])
+        whole = np.abs(pattern.apply(weight).astype(np.float64)).sum(axis=1)  # of a row: one int32 sum
+        scale = np.maximum(_row_scale(pattern, weight, 32700), (whole / SUM_LIMIT).astype(np.float32))
     words = np.rint(pattern.apply(weight).astype(np.float64) / scale[:, None]).astype(np.int64)
     empty = np.zeros(0, np.float32)
     return Packed("dense16", pattern.shape, pattern.nnz, empty, words=_panels(words, 2).astype(np.int16), scale=scale)
@@ -149,5 +197,5 @@ def _unpack_dense8(packed: Packed) -> F32:
     return (words * packed.scale[:, None]).astype(np.float32)
 
 
-DENSE16 = Format("dense16", pack_dense16, _unpack_dense16, exact=False, repack=pack_dense16)
-DENSE8 = Format("dense8", pack_dense8, _unpack_dense8, exact=False, repack=pack_dense8)
+DENSE16 = Format("dense16", pack_dense16, _unpack_dense16, exact=False, repack=pack_dense16, dtype="int16")
+DENSE8 = Format("dense8", pack_dense8, _unpack_dense8, exact=False, repack=pack_dense8, dtype="int8")

@@ -29,16 +29,16 @@ class Packed:
         ptr: row, strip or column pointers, int32.
         index32: columns, block columns or rows, int32.
         index16: rows or columns within a tile, uint16, where they fit (``columns``, ``tiled_csr``).
-        index8: column within the tile, uint8.
-        count: slots (``lookup16``: pairs of slots) of each tile, uint8.
-        tile: (rows, cols) of a tile, (0, 0) where there are none.
-        step: where it is not 0, each slot has a tile of its own, and
-        base: its first column over ``step``, uint16.
-        order: int32 (rows,): which row of the weight each packed row is; ``None``: they are packed as given. ``scale``
-            follows it.
-        words, words8: integer weights, int16 or int8; ``values`` is then empty.
+        index8: column within the window, uint8.
+        tile: lookups: (rows of a strip, inputs of a window); ``tiled_csr``: shape of a tile; else (0, 0).
+        words, words8: weights in int16 (or the bits of bfloat16) and int8; ``values`` is then empty.
         scale: float32 (rows,): the weight that an integer 1 stands for.
         correction: int32 (rows,): what the offset of an unsigned state adds to a sum.
+        base: first column of each window over ``step``, uint16.
+        step: windows begin at its multiples.
+        depth: vectors of weights in a window.
+        order: int32 (rows,): which row of the weight each packed row is; ``None``: they are packed as given. ``scale``
+            follows it.
     """
 
     format: str
@@ -48,7 +48,6 @@ class Packed:
     ptr: NDArray[np.int32] | None = None
     index32: NDArray[np.int32] | None = None
     index8: NDArray[np.uint8] | None = None
-    count: NDArray[np.uint8] | None = None
     tile: tuple[int, int] = (0, 0)
     words: NDArray[np.int16] | None = None
     words8: NDArray[np.int8] | None = None
@@ -58,12 +57,13 @@ class Packed:
     step: int = 0
     index16: NDArray[np.uint16] | None = None
     order: NDArray[np.int32] | None = None
+    depth: int = 0
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         arrays: tuple[NDArray[Any] | None, ...] = (
-            *(self.values, self.ptr, self.index32, self.index8, self.count),
+            *(self.values, self.ptr, self.index32, self.index8),
             *(self.words, self.words8, self.scale, self.correction, self.base, self.index16, self.order),
         )
         return sum(a.nbytes for a in arrays if a is not None)
@@ -84,7 +84,6 @@ class Packed:
             self.ptr,
             self.index32,
             self.index8,
-            self.count,
             *self.tile,
             self.words,
             self.words8,
@@ -94,6 +93,7 @@ class Packed:
             self.step,
             self.index16,
             self.order,
+            self.depth,
         )
 
 
@@ -131,10 +131,11 @@ class Format:
     Attributes:
         name: as in the native list.
         pack: ``pack(pattern, weight)`` with a dense (rows, cols) float32 weight.
-        unpack: the dense weight that the loop multiplies by; equal to what was packed but for ``mantissa``.
-        exact: whether that is so.
+        unpack: the dense weight that the loop multiplies by.
+        exact: whether it equals what was packed.
         repack: ``repack(pattern, weight, scale)`` with the scales of an earlier packing, for the integer formats.
         grid: what it pads, where its rows may come in any order (`Format.pack_ordered`).
+        dtype: number type of the stored weights.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Format:
     exact: bool = True
     repack: Repack | None = None
     grid: Grid | None = None
+    dtype: str = "f32"
 
     def pack_ordered(self, pattern: Pattern, weight: F32, order: ArrayLike, scale: F32 | None = None) -> Packed:
         """Pack the rows ``order[0]``, ``order[1]``, ... one after another; products and `unpack` do not change.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
-from sparsecirc.formats import BLOCK_SHAPES, Format, formats_for, integer_formats
+from sparsecirc.formats import BLOCK_SHAPES, Format, formats_for
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Problem:
         vectors: inputs known at once: 1 in a recurrence, many where a whole sequence is there.
         spikes: whether the inputs are spikes (mostly zero).
         exact: whether the weights must stay as they are.
-        dtype: number type of the weights: the target's where the state is bounded by 1, else ``"f32"``.
+        dtype: number type of the weights: the target's; ``"f32"`` where that is an integer and the state is not
+            bounded by 1.
     """
 
     weight: str
@@ -49,7 +50,7 @@ class Kernel:
 
     def name(self, problem: Problem) -> str:
         """``sc_<dtype>_<format>_<op>__<isa>``."""
-        return f"sc_{problem.dtype}_{self.format.name}_{problem.op}__{self.isa.value}"
+        return f"sc_{self.format.dtype}_{self.format.name}_{problem.op}__{self.isa.value}"
 
     def supports(self, problem: Problem) -> str | None:
         """``None`` where it can run ``problem``, else the reason."""
@@ -73,6 +74,10 @@ def _mantissa(problem: Problem) -> str | None:
     if problem.exact:
         return "exact weights were asked for, and it rounds them by up to 2^-17"
     return _sparse(problem)
+
+
+def _bf16(problem: Problem) -> str | None:
+    return "exact weights were asked for, and it rounds them to bfloat16" if problem.exact else _sparse(problem)
 
 
 def _columns(problem: Problem) -> str | None:
@@ -99,6 +104,9 @@ _REASONS: dict[str, Callable[[Problem], str | None]] = {
     "csr": _sparse,
     "lookup": _sparse,
     "mantissa": _mantissa,
+    "lookup_bf16": _bf16,
+    "lookup16": _sparse,
+    "lookup8": _sparse,
     "columns": _columns,
     "columns16": _spiking_blocks,
     **{name: _blocks(*shape) for name, shape in BLOCK_SHAPES.items()},
@@ -107,5 +115,4 @@ _REASONS: dict[str, Callable[[Problem], str | None]] = {
 
 def kernels_for(isa: Isa, dtype: str = "f32") -> dict[str, Kernel]:
     """Every kernel of an instruction set and number type, by the name of its format."""
-    formats = formats_for(isa) if dtype == "f32" else integer_formats(dtype, isa)
-    return {name: Kernel(f, isa) for name, f in formats.items()}
+    return {name: Kernel(f, isa) for name, f in formats_for(isa, dtype).items()}

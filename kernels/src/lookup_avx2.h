@@ -1,0 +1,93 @@
+/* Lookups for AVX2: 8 rows, windows of 16 inputs (32 bytes in 8 bits). Included after integer_avx2.h. */
+#ifndef SC_LOOKUP_AVX2_H
+#define SC_LOOKUP_AVX2_H
+
+/* Bit 3 of the index chooses the upper or lower half of 16 inputs, bits 0-2 the input in it. */
+static inline __m256 sc_pick16(__m256i i, __m256 lo, __m256 hi) {
+  const __m256 top = _mm256_castsi256_ps(_mm256_slli_epi32(i, 28));
+  return _mm256_blendv_ps(_mm256_permutevar8x32_ps(lo, i), _mm256_permutevar8x32_ps(hi, i), top);
+}
+
+static inline __m256i sc_index8(const uint8_t *ix) {
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)ix));
+}
+
+/* Both lookups: every slot has a window of 16 inputs of its own, which begins at a multiple of 8 columns. One loop per
+ * strip, so that no branch depends on how full a tile is.
+ */
+#define SC_WINDOWS(LOAD, ADVANCE)                                                                            \
+  (void)scratch;                                                                                             \
+  const uint16_t *base = w->base;                                                                            \
+  const float *v = w->values;                                                                                \
+  const uint8_t *ix = w->index8;                                                                             \
+  for (int64_t r = 0, strip = 0; r < w->rows; r += 8, strip++) {                                             \
+    __m256 s0 = _mm256_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;                                              \
+    int32_t k = w->ptr[strip + 1] - w->ptr[strip];                                                           \
+    for (; k >= 4; k -= 4, v += 32, ix += ADVANCE * 32, base += 4) {                                         \
+      s0 = sc_slot(v, LOAD(v, ix), x + 8 * base[0], s0);                                                     \
+      s1 = sc_slot(v + 8, LOAD(v + 8, ix + 8), x + 8 * base[1], s1);                                         \
+      s2 = sc_slot(v + 16, LOAD(v + 16, ix + 16), x + 8 * base[2], s2);                                      \
+      s3 = sc_slot(v + 24, LOAD(v + 24, ix + 24), x + 8 * base[3], s3);                                      \
+    }                                                                                                        \
+    for (; k > 0; k--, v += 8, ix += ADVANCE * 8, base++) s0 = sc_slot(v, LOAD(v, ix), x + 8 * base[0], s0); \
+    sc_finish(w, r, sc_sum4(s0, s1, s2, s3), bias, y);                                                       \
+  }
+
+static inline __m256 sc_slot(const float *v, __m256i index, const float *x, __m256 sum) {
+  return _mm256_fmadd_ps(_mm256_loadu_ps(v), sc_pick16(index, _mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)), sum);
+}
+
+#define SC_BYTES(v, ix) sc_index8(ix)
+static void SC_NAME(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y,
+                               int32_t *scratch){SC_WINDOWS(SC_BYTES, 1)}
+#define SC_HIDDEN(v, ix) _mm256_castps_si256(_mm256_loadu_ps(v))
+static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  SC_WINDOWS(SC_HIDDEN, 0)
+}
+
+/* Two vectors a window: the even words are the first, the odd ones the second. */
+static void SC_NAME(lookup_bf16_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  (void)scratch;
+  const __m256i high = _mm256_set1_epi32((int)0xffff0000);
+  const int16_t *v = w->words;
+  const uint8_t *ix = w->index8;
+  const uint16_t *base = w->base;
+  for (int64_t r = 0, strip = 0; r < w->rows; r += 8, strip++) {
+    __m256 s0 = _mm256_setzero_ps(), s1 = s0;
+    for (int32_t n = w->ptr[strip + 1] - w->ptr[strip]; n > 0; n--, v += 16, ix += 16) {
+      const float *q = x + 8 * *base++;
+      const __m256 lo = _mm256_loadu_ps(q), hi = _mm256_loadu_ps(q + 8);
+      const __m256i both = _mm256_loadu_si256((const __m256i *)(const void *)v);
+      const __m256i i = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)ix));
+      const __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+      const __m256 odd = _mm256_castsi256_ps(_mm256_and_si256(both, high));
+      s0 = _mm256_fmadd_ps(even, sc_pick16(i, lo, hi), s0);
+      s1 = _mm256_fmadd_ps(odd, sc_pick16(_mm256_srli_epi32(i, 8), lo, hi), s1);
+    }
+    sc_finish(w, r, _mm256_add_ps(s0, s1), bias, y);
+  }
+}
+
+/* Four bytes for each of 8 rows, two vectors of sums: one would be bound by its latency. */
+static void SC_NAME(lookup8_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  if (SC_NAME(nan_state)(w, x, y)) return;
+  const int64_t wide = (w->cols + SC_PAD8 - 1) / SC_PAD8 * SC_PAD8;
+  const uint8_t *q = (const uint8_t *)sc_state8(x, w->cols, wide, scratch), *ix = w->index8;
+  const __m256i lift = _mm256_set1_epi8(0x70), top = _mm256_set1_epi8((char)0x80);
+  const int8_t *v = w->bytes;
+  const uint16_t *base = w->base;
+  for (int64_t r = 0, strip = 0; r < w->rows; r += 8, strip++) {
+    __m256i s[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
+    for (int32_t n = w->ptr[strip + 1] - w->ptr[strip]; n > 0; n--, v += 32, ix += 32) {
+      const __m256i low = _mm256_add_epi8(sc_load8(ix), lift);
+      const __m256i p = sc_pick32(q + *base++, low, _mm256_xor_si256(low, top));
+      s[n % 2] = _mm256_add_epi32(s[n % 2], sc_dot8(sc_load8(v), p));
+    }
+    float scale[8] = {0};
+    for (int64_t k = 0; k < 8 && r + k < w->rows; k++) scale[k] = w->scale[r + k] * (1.0f / SC_STATE8);
+    const __m256 sum = _mm256_cvtepi32_ps(_mm256_add_epi32(s[0], s[1]));
+    sc_finish(w, r, _mm256_mul_ps(sum, _mm256_loadu_ps(scale)), bias, y);
+  }
+}
+
+#endif
