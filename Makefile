@@ -70,6 +70,7 @@ sanitize: $(STAMP)
 	$(BIN)/cmake --build build/sanitize
 	build/sanitize/sc_test
 	build/sanitize/sc_test_training
+	build/sanitize/sc_fuzz
 	@if [ -x build/sanitize/sc_test_first_avx512 ]; then \
 	  for format in lookup16 lookup8 dense16 dense8; do build/sanitize/sc_test_first_avx512 $$format || exit 1; done; fi
 

@@ -118,7 +118,11 @@ class Program:
             "choices": [asdict(c) for c in self.choices.values()],
         }
         scales = {f"{name}|scale": p.scale for name, p in self.packed.items() if p.scale is not None}
-        orders = {f"{name}|order": p.order for name, p in self.packed.items() if p.order is not None}
+        orders = {
+            f"{name}|order": p.order
+            for name, p in self.packed.items()
+            if p.order is not None and name in self.choices and self.choices[name].order
+        }
         write_container(Path(path), "program", record, {**arrays, **scales, **orders})
 
     @staticmethod

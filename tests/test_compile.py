@@ -80,6 +80,7 @@ def test_a_forced_kernel_is_used_or_refused_with_every_reason(form: str, isa: Is
     graph = recurrent_graph(GRU, 20, 33, 0.2)
     target = Target.cpu(isa)
     problem_reasons = dict.fromkeys(("columns", "columns16"), "the inputs are not spikes")
+    problem_reasons["block_diagonal"] = "it is not block-diagonal: its groups of rows would store"
     problem_reasons |= {n: f"99 x 20 is not a whole number of {h}x{w}" for n, (h, w) in BLOCK_SHAPES.items()}
     if form in problem_reasons:
         with pytest.raises(UnsupportedError) as caught:

@@ -13,12 +13,14 @@ from sparsecirc import Pattern
 from sparsecirc._target import Isa
 from sparsecirc.errors import UnsupportedError
 from sparsecirc.formats import (
+    BLOCK_DIAGONAL,
     BLOCK_SHAPES,
     BLOCKS,
     DENSE,
     Format,
     Packed,
     Tile,
+    block_diagonal_padding,
     every_format,
     formats_for,
     lookup,
@@ -26,6 +28,7 @@ from sparsecirc.formats import (
     lookup_bf16_for,
     mantissa,
 )
+from sparsecirc.formats._diagonal import row_groups
 from sparsecirc.testing import TOLERANCE, random_pattern
 
 FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**120), max_value=2.0**120)
@@ -183,6 +186,56 @@ def test_blocks_store_whole_blocks() -> None:
 def test_blocks_refuse_columns_they_do_not_divide() -> None:
     with pytest.raises(UnsupportedError, match="needs a multiple of 4 columns, got 6"):
         BLOCKS["block4x4"].pack(Pattern.full(4, 6), np.ones((4, 6), np.float32))
+
+
+@st.composite
+def grouped(draw: st.DrawFn) -> tuple[Pattern, np.ndarray]:
+    """Gates one above the other, each with groups of rows of its own that read groups of columns, all shuffled."""
+    gates, cols = draw(st.integers(1, 3)), draw(st.integers(1, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+    masks = []
+    for _ in range(gates):
+        rows, n = draw(st.integers(1, 50)), draw(st.integers(1, 6))
+        masks.append(rng.integers(0, n, rows)[:, None] == rng.integers(0, n, cols)[None])
+    mask = np.concatenate(masks)
+    return Pattern.from_mask(mask), rng.standard_normal(mask.shape).astype(np.float32)
+
+
+@settings(max_examples=60)
+@given(data=grouped())
+def test_groups_of_rows_share_their_columns(data: tuple[Pattern, np.ndarray]) -> None:
+    pattern, weight = data
+    packed = BLOCK_DIAGONAL.pack(pattern, weight)
+    assert np.array_equal(BLOCK_DIAGONAL.unpack(packed), pattern.apply(weight))
+    assert packed.matrix.format == "block_diagonal"
+    mask = pattern.mask()
+    order = np.arange(pattern.shape[0]) if packed.order is None else packed.order
+    assert sorted(order.tolist()) == list(range(pattern.shape[0]))
+    for k, (a, b) in enumerate(zip(packed.ptr[:-1], packed.ptr[1:], strict=True)):
+        mine = order[packed.base[k] : packed.base[k + 1]]
+        read = mask[mine].any(axis=0)
+        assert set(np.flatnonzero(read)) <= set(packed.index32[a:b].tolist())
+    kinds, count = np.unique(mask, axis=0, return_counts=True)
+    alike = sum(-(-n // 16) * 16 * kind.sum() for kind, n in zip(kinds, count, strict=True))
+    assert packed.values.size <= alike
+
+
+def test_connected_parts_are_found_where_rows_differ() -> None:
+    rng = np.random.default_rng(0)
+    mask = np.kron(np.eye(4, dtype=bool), np.ones((20, 16), bool)) & (rng.random((80, 64)) < 0.9)
+    mask = mask[rng.permutation(80)][:, rng.permutation(64)]
+    pattern = Pattern.from_mask(mask)
+    assert len(set(row_groups(pattern).tolist())) == 4
+    assert block_diagonal_padding(pattern) == pytest.approx(4 * 2 * 16 * 16 / pattern.nnz)
+    weight = rng.standard_normal((80, 64)).astype(np.float32)
+    assert np.array_equal(BLOCK_DIAGONAL.unpack(BLOCK_DIAGONAL.pack(pattern, weight)), pattern.apply(weight))
+
+
+def test_scattered_weights_are_no_groups() -> None:
+    assert block_diagonal_padding(random_pattern(128, 128, 0.1, 0)) > 5
+    assert block_diagonal_padding(Pattern.empty(4, 4)) == 1
+    with pytest.raises(UnsupportedError, match="counts up to 65535 rows"):
+        BLOCK_DIAGONAL.pack(Pattern.empty(65536, 1), np.zeros((65536, 1), np.float32))
 
 
 def test_bytes_and_padding() -> None:

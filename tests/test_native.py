@@ -409,7 +409,7 @@ def changed(array: np.ndarray, at: int, to: int) -> np.ndarray:
 
 
 BLOCK = " ".join(BLOCK_SHAPES)
-WIDE, NARROW = f"csr {BLOCK} columns16", "columns tiled_csr"
+WIDE, NARROW = f"csr {BLOCK} columns16 block_diagonal", "columns tiled_csr"
 LOOKUPS = "lookup mantissa lookup_bf16 lookup16 lookup8"
 INDEXED = "lookup lookup_bf16 lookup8"
 PTR = f"{WIDE} {NARROW} {LOOKUPS}"
@@ -420,8 +420,8 @@ DAMAGE: dict[str, tuple[str, Callable[[dict], dict]]] = {
     "more values": (ALL, lambda a: {"values": np.append(a["values"], np.float32(1))}),
     "no values": (ALL, lambda a: {"values": a["values"][:0]}),
     "negative rows": (ALL, lambda a: {"rows": -1}),
-    "more rows": (f"dense csr {BLOCK} tiled_csr {LOOKUPS}", lambda a: {"rows": 80}),
-    "fewer rows": (f"dense columns columns16 csr {BLOCK} {LOOKUPS}", lambda a: {"rows": 16}),
+    "more rows": (f"dense csr {BLOCK} block_diagonal tiled_csr {LOOKUPS}", lambda a: {"rows": 80}),
+    "fewer rows": (f"dense columns columns16 csr {BLOCK} block_diagonal {LOOKUPS}", lambda a: {"rows": 16}),
     "fewer columns": (f"dense {INDEX}", lambda a: {"cols": 16}),
     "more columns": ("dense columns columns16", lambda a: {"cols": 128}),
     "huge": (ALL, lambda a: {"rows": 2**40, "cols": 2**40}),
@@ -451,6 +451,10 @@ DAMAGE: dict[str, tuple[str, Callable[[dict], dict]]] = {
         INDEXED,
         lambda a: {"index8": None, "index32": a["index8"].astype("i4")},
     ),
+    "strips missing": ("block_diagonal", lambda a: {"base": None}),
+    "one strip less": ("block_diagonal", lambda a: {"base": a["base"][:-1]}),
+    "a strip without rows": ("block_diagonal", lambda a: {"base": changed(a["base"], 1, 0)}),
+    "a strip that ends too early": ("block_diagonal", lambda a: {"base": changed(a["base"], -1, 31)}),
     "windows missing": (LOOKUPS, lambda a: {"base": None}),
     "one window less": (LOOKUPS, lambda a: {"base": a["base"][:-1]}),
     "window past the end": (LOOKUPS, lambda a: {"base": changed(a["base"], 0, 5)}),
@@ -480,6 +484,15 @@ def test_a_matrix_that_would_be_read_outside_its_arrays_is_refused(form: str, da
     kernels.Matrix(**arrays)  # unharmed it is accepted
     with pytest.raises(ValueError, match=r"packed .* matrix of|unknown format 'coo'"):
         kernels.Matrix(**{**arrays, **DAMAGE[damage][1](arrays)})
+
+
+def test_a_strip_of_more_than_16_rows_is_refused() -> None:
+    packed = every_format(Isa.SCALAR)["block_diagonal"].pack(Pattern.full(32, 4), np.ones((32, 4), np.float32))
+    arrays = {"ptr": packed.ptr, "index32": packed.index32}
+    assert packed.base.tolist() == [0, 16, 32]
+    kernels.Matrix("block_diagonal", 32, 4, packed.values, **arrays, base=packed.base)
+    with pytest.raises(ValueError, match="a strip has no row or more than 16"):
+        kernels.Matrix("block_diagonal", 32, 4, packed.values, **arrays, base=np.array([0, 17, 32], np.uint16))
 
 
 def test_a_matrix_keeps_its_own_copy() -> None:

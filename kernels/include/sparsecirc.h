@@ -49,6 +49,8 @@ enum sc_reset { SC_RESET_none, SC_RESET_subtract, SC_RESET_zero, SC_RESET_zero_u
  *   dense      values [strips][cols][16]: 16 rows of one column side by side, rows padded with zeros
  *   csr        ptr [rows + 1], index32 [nnz], values [nnz]
  *   blockRxC   ptr [strips + 1] in blocks, index32 [blocks] = first column, values [blocks][C columns][R rows]
+ *   block_diagonal  base [strips + 1] = first row of each strip, at most 16 rows long; ptr [strips + 1] in columns,
+ *              index32 [columns] = column, values [columns][16]
  *   lookup     ptr [strips + 1] in windows, base [windows] = first column / tile_step, values
  *              [windows][tile_depth][tile_rows], index8 [windows][tile_rows][tile_depth] = column in the window
  *   mantissa   as lookup, the column in the low bits of each value instead of index8

@@ -256,6 +256,19 @@ static inline __attribute__((always_inline)) void SC_NAME(blocks)(const sc_matri
 SC_BLOCKS(X)
 #undef X
 
+/* Strips as short as their groups of rows are, every one with columns of its own. */
+static void SC_PLAIN(block_diagonal_mv)(const sc_matrix *w, const float *x, const float *bias, float *y,
+                                        int32_t *scratch) {
+  (void)scratch;
+  for (int64_t strip = 0; strip + 1 < w->n_ptr; strip++) {
+    float s[16] = {0};
+    for (int32_t k = w->ptr[strip]; k < w->ptr[strip + 1]; k++)
+      for (int i = 0; i < 16; i++) s[i] += w->values[16 * (int64_t)k + i] * x[w->index32[k]];
+    const int64_t from = w->base[strip];
+    for (int64_t r = from; r < w->base[strip + 1]; r++) y[sc_place(w, r)] = s[r - from] + (bias ? bias[r] : 0.0f);
+  }
+}
+
 static void SC_PLAIN(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias, float *y,
                                 int64_t ldy) {
   for (int64_t k = 0; k < n; k++) SC_NAME(plain_dense_mv)(w, x + k * ldx, bias, y + k * ldy, NULL);

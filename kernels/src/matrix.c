@@ -55,6 +55,16 @@ static const char *check_blocks(const sc_matrix *w, int64_t height, int64_t widt
   return check_pointers(w, strips(w->rows, height), w->n_values / (height * width), w->cols - width + 1);
 }
 
+/* Strips of 1 to 16 rows that follow each other and cover the matrix. */
+static const char *check_block_diagonal(const sc_matrix *w) {
+  const int64_t n = w->n_base - 1;
+  if (n < 0 || n > w->rows || !w->base || w->base[0] != 0 || w->base[n] != w->rows)
+    return "strips do not cover the rows";
+  for (int64_t i = 0; i < n; i++)
+    if (w->base[i + 1] <= w->base[i] || w->base[i + 1] - w->base[i] > 16) return "a strip has no row or more than 16";
+  return w->n_values % 16 ? "values are not whole columns" : check_pointers(w, n, w->n_values / 16, w->cols);
+}
+
 /* Windows inside x and its padding, `stored` values for all of them. */
 static const char *check_windows(const sc_matrix *w, int64_t pad, int64_t stored, int64_t a_slot) {
   const int64_t height = w->tile_rows, width = w->tile_cols, step = w->tile_step, n = w->n_base;
@@ -174,6 +184,8 @@ const char *sc_matrix_check(const sc_matrix *w) {
     return check_blocks(w, height, width);
       SC_BLOCKS(X)
 #undef X
+    case SC_FMT_block_diagonal:
+      return check_block_diagonal(w);
     case SC_FMT_lookup: {
       const char *why = check_windows(w, SC_PAD, w->n_values, 1);
       return why ? why : check_index8(w, w->n_values);

@@ -9,7 +9,9 @@
   X(dense)           \
   X(csr)             \
   X(block16x1)       \
-  X(block8x1) X(block8x4) X(block4x4) X(lookup) X(mantissa) X(lookup_bf16) X(lookup16) X(lookup8) X(dense16) X(dense8)
+  X(block8x1)        \
+  X(block8x4)        \
+  X(block4x4) X(block_diagonal) X(lookup) X(mantissa) X(lookup_bf16) X(lookup16) X(lookup8) X(dense16) X(dense8)
 #define SC_OWN_MVN SC_NAME(dense_mvn)
 #define SC_TILES(X)            \
   X(lookup, 16, 64, 16, 2 + 4) \
@@ -130,9 +132,12 @@ static void SC_NAME(csr_mv)(const sc_matrix *w, const float *x, const float *bia
   }
 }
 
-static void SC_NAME(block16x1_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  (void)scratch;
-  for (int64_t r = 0, strip = 0; r < w->rows; r += 16, strip++) {
+/* Columns of strips of 16 rows, which begin at multiples of 16 or where base says. Rows beyond the end of a shorter
+ * strip are written again by the next one.
+ */
+SC_INLINE void sc_strips(const sc_matrix *w, const float *x, const float *bias, float *y, const uint16_t *base) {
+  for (int64_t strip = 0; strip + 1 < w->n_ptr; strip++) {
+    const int64_t r = base ? base[strip] : 16 * strip;
     const __mmask16 m = sc_tail(w->rows - r);
     int32_t k = w->ptr[strip];
     const int32_t end = w->ptr[strip + 1];
@@ -148,6 +153,17 @@ static void SC_NAME(block16x1_mv)(const sc_matrix *w, const float *x, const floa
     for (; k < end; k++, v += 16) s0 = _mm512_fmadd_ps(_mm512_loadu_ps(v), _mm512_set1_ps(x[ix[k]]), s0);
     sc_end(w, r, m, _mm512_add_ps(_mm512_add_ps(s0, s1), _mm512_add_ps(s2, s3)), y);
   }
+}
+
+static void SC_NAME(block16x1_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  (void)scratch;
+  sc_strips(w, x, bias, y, NULL);
+}
+
+static void SC_NAME(block_diagonal_mv)(const sc_matrix *w, const float *x, const float *bias, float *y,
+                                       int32_t *scratch) {
+  (void)scratch;
+  sc_strips(w, x, bias, y, w->base);
 }
 
 /* The rows of y for 8 of the matrix, from r on, are s + bias, as far as there are rows. */

@@ -118,6 +118,38 @@ static void pack_blocks(packed *o, const plain *p, int64_t height, int64_t width
   }
 }
 
+/* Strips of 1, 2, ... rows, as if groups of rows ended there. */
+static void pack_block_diagonal(packed *o, const plain *p, int64_t longest) {
+  int64_t strips = 0;
+  for (int64_t r = 0; r < p->rows; strips++) r += strips % longest + 1;
+  o->m.n_base = o->m.n_ptr = strips + 1;
+  o->base = exactly(strips + 1, sizeof(uint16_t));
+  o->ptr = exactly(strips + 1, sizeof(int32_t));
+  for (int64_t s = 0; s < strips; s++) {
+    const int64_t end = o->base[s] + s % longest + 1;
+    o->base[s + 1] = (uint16_t)(end < p->rows ? end : p->rows);
+  }
+  for (int pass = 0; pass < 2; pass++) {
+    int64_t n = 0;
+    for (int64_t s = 0; s < strips; s++) {
+      for (int64_t c = 0; c < p->cols; c++) {
+        int live = 0;
+        for (int64_t r = o->base[s]; r < o->base[s + 1]; r++) live |= at(p, r, c) != 0;
+        if (!live) continue;
+        for (int64_t r = o->base[s]; pass && r < o->base[s + 1]; r++) o->values[n * 16 + r - o->base[s]] = at(p, r, c);
+        if (pass) o->index32[n] = (int32_t)c;
+        n++;
+      }
+      o->ptr[s + 1] = (int32_t)n;
+    }
+    if (pass) break;
+    o->m.n_index = n;
+    o->m.n_values = n * 16;
+    o->index32 = exactly(n, sizeof(int32_t));
+    o->values = floats(n * 16);
+  }
+}
+
 static void pack_columns(packed *o, const plain *p, int whole) {
   int64_t n = 0;
   for (int64_t i = 0; i < p->rows * p->cols; i++) n += p->w[i] != 0;
@@ -355,6 +387,9 @@ static int pack(packed *o, plain *p, int format, const sc_ops *ops, int variant)
     break;
       SC_BLOCKS(X)
 #undef X
+    case SC_FMT_block_diagonal:
+      pack_block_diagonal(o, p, variant ? 16 : 5);
+      break;
     case SC_FMT_lookup:
       pack_lookup(o, p, ops, variant ? (sc_tile){5, 4, 1, 1, ""} : (sc_tile){16, 64, 16, 4, ""}, variant);
       break;

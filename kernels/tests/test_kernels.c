@@ -401,7 +401,7 @@ static void test_matrix_checks(int format, int variant) {
   SPOILED(index16, uint16_t, w.m.n_index - 1, 65535)
   SPOILED(index8, uint8_t, 0, w.m.tile_cols)
   SPOILED(base, uint16_t, 0, UINT16_MAX)
-  SPOILED(base, uint16_t, w.m.n_base - 1, SC_PAD8 / w.m.tile_step)
+  SPOILED(base, uint16_t, w.m.n_base - 1, w.m.tile_step ? SC_PAD8 / w.m.tile_step : 33)
   if (format == SC_FMT_block4x4 || format == SC_FMT_block8x4) SPOILED(index32, int32_t, 0, 61)
   SPOILED(correction, int32_t, 3, INT32_MIN)
   SPOILED(correction, int32_t, 31, w.correction[31] + 1)

@@ -2,6 +2,7 @@
 
 from sparsecirc._target import Isa
 from sparsecirc.formats._blocks import BLOCK_SHAPES, BLOCKS
+from sparsecirc.formats._diagonal import BLOCK_DIAGONAL, MOST_PADDING, block_diagonal_padding
 from sparsecirc.formats._integer import DENSE8, DENSE16, lookup8, lookup8_for, lookup16, lookup16_for
 from sparsecirc.formats._lookup import lookup, lookup_bf16, lookup_bf16_for, lookup_for, mantissa, mantissa_for
 from sparsecirc.formats._packed import Format, Grid, Packed
@@ -20,7 +21,7 @@ def formats_for(isa: Isa, dtype: str = "f32") -> dict[str, Format]:
         return {f.name: f for f in (lookup8_for(isa), DENSE8)}
     rounded = (lookup_bf16_for(isa),) if dtype == "bf16" else ()
     tiled = (lookup_for(isa), mantissa_for(isa), *rounded)
-    return {f.name: f for f in (DENSE, CSR, *BLOCKS.values(), *tiled, COLUMNS, COLUMNS16)}
+    return {f.name: f for f in (DENSE, CSR, *BLOCKS.values(), BLOCK_DIAGONAL, *tiled, COLUMNS, COLUMNS16)}
 
 
 def every_format(isa: Isa) -> dict[str, Format]:
@@ -31,6 +32,7 @@ def every_format(isa: Isa) -> dict[str, Format]:
 
 __all__ = [
     "BLOCKS",
+    "BLOCK_DIAGONAL",
     "BLOCK_SHAPES",
     "COLUMNS",
     "COLUMNS16",
@@ -38,11 +40,13 @@ __all__ = [
     "DENSE",
     "DENSE8",
     "DENSE16",
+    "MOST_PADDING",
     "TILED_CSR",
     "Format",
     "Grid",
     "Packed",
     "Tile",
+    "block_diagonal_padding",
     "every_format",
     "formats_for",
     "lookup",

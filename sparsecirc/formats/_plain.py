@@ -92,19 +92,6 @@ def _unpack_columns16(packed: Packed) -> F32:
     return out.reshape(rows, cols)
 
 
-def _pack_tiled_csr(pattern: Pattern, weight: F32) -> Packed:
-    rows, cols = pattern.shape
-    height, width = TILE
-    tiles, blocks = -(-cols // width), -(-rows // height)
-    order = np.lexsort((pattern.rows, pattern.indices // width, pattern.rows // height))
-    row, col = pattern.rows[order], pattern.indices[order]
-    lists = (row // height * tiles + col // width) * height + row % height
-    ptr = np.concatenate([[0], np.cumsum(np.bincount(lists, minlength=blocks * tiles * height))]).astype(np.int32)
-    values = np.ascontiguousarray(weight, np.float32)[row, col]
-    index = (col % width).astype(np.uint16)
-    return Packed("tiled_csr", pattern.shape, pattern.nnz, values, ptr=ptr, index16=index, tile=TILE)
-
-
 def _unpack_tiled_csr(packed: Packed) -> F32:
     assert packed.ptr is not None
     assert packed.index16 is not None
@@ -118,8 +105,26 @@ def _unpack_tiled_csr(packed: Packed) -> F32:
     return out
 
 
+def tiled_csr(height: int, width: int) -> Format:
+    """Compressed rows in tiles of ``height`` rows by ``width`` columns."""
+
+    def pack(pattern: Pattern, weight: F32) -> Packed:
+        rows, cols = pattern.shape
+        tiles, blocks = -(-cols // width), -(-rows // height)
+        order = np.lexsort((pattern.rows, pattern.indices // width, pattern.rows // height))
+        row, col = pattern.rows[order], pattern.indices[order]
+        lists = (row // height * tiles + col // width) * height + row % height
+        ptr = np.concatenate([[0], np.cumsum(np.bincount(lists, minlength=blocks * tiles * height))]).astype(np.int32)
+        values = np.ascontiguousarray(weight, np.float32)[row, col]
+        index = (col % width).astype(np.uint16)
+        tile = (height, width)
+        return Packed("tiled_csr", pattern.shape, pattern.nnz, values, ptr=ptr, index16=index, tile=tile)
+
+    return Format("tiled_csr", pack, _unpack_tiled_csr)
+
+
 DENSE = Format("dense", _pack_dense, _unpack_dense)
 CSR = Format("csr", _pack_csr, _unpack_csr)
 COLUMNS = Format("columns", _pack_columns, _unpack_columns)
 COLUMNS16 = Format("columns16", _pack_columns16, _unpack_columns16)
-TILED_CSR = Format("tiled_csr", _pack_tiled_csr, _unpack_tiled_csr)
+TILED_CSR = tiled_csr(*TILE)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
-from sparsecirc.formats import BLOCK_SHAPES, Format, formats_for
+from sparsecirc.formats import BLOCK_SHAPES, MOST_PADDING, Format, block_diagonal_padding, formats_for
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,13 @@ def _blocks(height: int, width: int) -> Callable[[Problem], str | None]:
     return reason
 
 
+def _block_diagonal(problem: Problem) -> str | None:
+    padding = block_diagonal_padding(problem.pattern)
+    if padding > MOST_PADDING:
+        return f"it is not block-diagonal: its groups of rows would store {padding:.1f} values per live weight"
+    return _sparse(problem)
+
+
 def _spiking_blocks(problem: Problem) -> str | None:
     return _columns(problem) or _blocks(16, 1)(problem)
 
@@ -107,6 +114,7 @@ _REASONS: dict[str, Callable[[Problem], str | None]] = {
     "lookup_bf16": _bf16,
     "lookup16": _sparse,
     "lookup8": _sparse,
+    "block_diagonal": _block_diagonal,
     "columns": _columns,
     "columns16": _spiking_blocks,
     **{name: _blocks(*shape) for name, shape in BLOCK_SHAPES.items()},
