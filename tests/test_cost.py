@@ -19,7 +19,7 @@ from sparsecirc._cost import _what_if as predictions
 from sparsecirc._cost._bandwidth import levels, read_bandwidth, read_speed
 from sparsecirc._cost._features import NAMES, Size, features
 from sparsecirc._cost._nnls import fit_relative, nonnegative_least_squares
-from sparsecirc._cost._problems import DTYPES
+from sparsecirc._cost._problems import DTYPES, kernels_of
 from sparsecirc._target import Isa
 from sparsecirc._tuning import kernels_version
 from sparsecirc.cells import CELLS, GRU, LIF
@@ -308,9 +308,9 @@ def test_a_small_calibration_covers_every_kernel_and_cell(few: None) -> None:
     model = calibrate(ISAS[-1], lambda steps, note: told.append(steps))
     assert sum(told) == steps_of()
     for dtype in DTYPES:
-        for name in kernels_for(ISAS[-1], dtype):
+        for name in kernels_of(ISAS[-1], dtype):
             assert f"{name}/one" in model.products
-            assert (f"{name}/many" in model.products) == (dtype == "f32")
+            assert (f"{name}/many" in model.products) == (dtype in ("f32", "bf16"))
     assert set(model.gates) == set(CELLS)
     assert all(len(c) == len(NAMES) and min(c) >= 0 for c in model.products.values())
     assert model.products_held_out.count > 5

@@ -14,14 +14,13 @@ from sparsecirc._cost._bandwidth import Bandwidth, read_bandwidth
 from sparsecirc._cost._features import Size, features
 from sparsecirc._cost._model import CostModel, HeldOut, key_of
 from sparsecirc._cost._nnls import fit_relative
-from sparsecirc._cost._problems import DTYPES, patterns_of, supported
+from sparsecirc._cost._problems import DTYPES, kernels_of, patterns_of, supported
 from sparsecirc._machine import cache_sizes, processor
 from sparsecirc._program import Program
 from sparsecirc._target import Isa, Target
 from sparsecirc._tuning import kernels_version, measure
 from sparsecirc.cells import CELLS, GRU, LIF, LSTM, RNN_TANH, Cell
 from sparsecirc.ir import Graph
-from sparsecirc.ops import kernels_for
 from sparsecirc.testing import recurrent_graph
 
 Progress = Callable[[int, str], None]
@@ -139,9 +138,7 @@ def _samples(isa: Isa, shape: tuple[int, int], densities: Sequence[float], round
     for density in densities:
         patterns = list(patterns_of(scores, density))
         for dtype in DTYPES:
-            for kernel in kernels_for(isa, dtype).values():
-                if kernel.format.dtype != dtype:  # float32 formats stand beside bfloat16 too
-                    continue
+            for kernel in kernels_of(isa, dtype).values():
                 problem = supported(kernel, patterns, dtype)
                 if problem is None:
                     continue

@@ -9,8 +9,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sparsecirc._pattern import Pattern
+from sparsecirc._target import Isa
 from sparsecirc.errors import UsageError
-from sparsecirc.ops import Kernel, Problem
+from sparsecirc.ops import Kernel, Problem, kernels_for
 from sparsecirc.patterns import PatternMaker, block, unstructured
 
 MAKERS: tuple[PatternMaker, ...] = (
@@ -19,6 +20,11 @@ MAKERS: tuple[PatternMaker, ...] = (
 """Patterns tried for a kernel, until it supports one."""
 
 DTYPES = ("f32", "bf16", "int16", "int8")
+
+
+def kernels_of(isa: Isa, dtype: str) -> dict[str, Kernel]:
+    """Kernels of an instruction set whose weights are stored in ``dtype``; `kernels_for` also has those beside them."""
+    return {name: kernel for name, kernel in kernels_for(isa, dtype).items() if kernel.format.dtype == dtype}
 
 
 def patterns_of(scores: NDArray[Any], density: float) -> Iterator[Pattern]:

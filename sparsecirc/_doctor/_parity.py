@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc._compile import compile
-from sparsecirc._cost._problems import DTYPES, patterns_of, supported
+from sparsecirc._cost._problems import DTYPES, kernels_of, patterns_of, supported
 from sparsecirc._native import available_isas
 from sparsecirc._native import kernels as native
 from sparsecirc._target import Isa, Target
 from sparsecirc._verify import verify
 from sparsecirc.cells import CELLS
 from sparsecirc.formats import Packed
-from sparsecirc.ops import Kernel, Problem, kernels_for
+from sparsecirc.ops import Kernel, Problem
 from sparsecirc.testing import TOLERANCE, recurrent_graph
 
 SHAPES = ((37, 53), (48, 80))
@@ -62,7 +62,7 @@ def product_checks() -> Iterator[Check]:
     """Every kernel as a product of some vectors, as a step of a recurrence, and of a batch where it has such a loop."""
     for isa in available_isas():
         for dtype in DTYPES:
-            for kernel in kernels_for(isa, dtype).values():
+            for kernel in kernels_of(isa, dtype).values():
                 tried = 0
                 for shape in SHAPES:
                     scores = np.random.default_rng(0).random(shape)
