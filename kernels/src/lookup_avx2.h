@@ -68,7 +68,16 @@ static void SC_NAME(lookup_bf16_mv)(const sc_matrix *w, const float *x, const fl
   }
 }
 
-/* Four bytes for each of 8 rows, two vectors of sums: one would be bound by its latency. */
+/* Four bytes for each of 8 rows, in windows of 32. Two sums, because one would wait for itself. */
+#define SC_BYTES8(sum)                                                         \
+  {                                                                            \
+    const __m256i low = _mm256_add_epi8(sc_load8(ix), lift);                   \
+    const __m256i p = sc_pick32(q + *base++, low, _mm256_xor_si256(low, top)); \
+    sum = _mm256_add_epi32(sum, sc_dot8(sc_load8(v), p));                      \
+    v += 32;                                                                   \
+    ix += 32;                                                                  \
+  }
+
 static void SC_NAME(lookup8_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   if (SC_NAME(nan_state)(w, x, y)) return;
   const int64_t wide = (w->cols + SC_PAD8 - 1) / SC_PAD8 * SC_PAD8;
@@ -77,15 +86,16 @@ static void SC_NAME(lookup8_mv)(const sc_matrix *w, const float *x, const float 
   const int8_t *v = w->bytes;
   const uint16_t *base = w->base;
   for (int64_t r = 0, strip = 0; r < w->rows; r += 8, strip++) {
-    __m256i s[2] = {_mm256_setzero_si256(), _mm256_setzero_si256()};
-    for (int32_t n = w->ptr[strip + 1] - w->ptr[strip]; n > 0; n--, v += 32, ix += 32) {
-      const __m256i low = _mm256_add_epi8(sc_load8(ix), lift);
-      const __m256i p = sc_pick32(q + *base++, low, _mm256_xor_si256(low, top));
-      s[n % 2] = _mm256_add_epi32(s[n % 2], sc_dot8(sc_load8(v), p));
+    __m256i s0 = _mm256_setzero_si256(), s1 = s0;
+    int32_t n = w->ptr[strip + 1] - w->ptr[strip];
+    for (; n >= 2; n -= 2) {
+      SC_BYTES8(s0)
+      SC_BYTES8(s1)
     }
+    if (n) SC_BYTES8(s0)
     float scale[8] = {0};
     for (int64_t k = 0; k < 8 && r + k < w->rows; k++) scale[k] = w->scale[r + k] * (1.0f / SC_STATE8);
-    const __m256 sum = _mm256_cvtepi32_ps(_mm256_add_epi32(s[0], s[1]));
+    const __m256 sum = _mm256_cvtepi32_ps(_mm256_add_epi32(s0, s1));
     sc_finish(w, r, _mm256_mul_ps(sum, _mm256_loadu_ps(scale)), bias, y);
   }
 }
