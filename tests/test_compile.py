@@ -11,7 +11,7 @@ import pytest
 from native_support import FORMATS, ISAS
 
 import sparsecirc
-from sparsecirc import Graph, Program, Target, interpret
+from sparsecirc import Graph, Pattern, Program, Target, interpret
 from sparsecirc import _native as native_module
 from sparsecirc._target import Isa
 from sparsecirc.cells import GRU, LIF, LSTM
@@ -227,3 +227,39 @@ def test_compiled_programs_agree_whatever_was_measured() -> None:
     for density in (0.02, 0.4, 1.0):
         program: Program = sparsecirc.compile(network(density))
         assert relative_difference(program.run(x).y, interpret(program.graph, x).y) < TOLERANCE.outputs
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.value)
+def test_bfloat16_is_admitted_when_it_is_asked_for(isa: Isa, tmp_path: Path) -> None:
+    graph = classifier_graph(GRU, 20, 67, 5, 0.2)
+    x = np.random.default_rng(0).standard_normal((30, 3, 20)).astype(np.float32)
+    target = Target.cpu(isa, dtype="bf16")
+    program = sparsecirc.compile(graph, target, kernel={"rnn.*": "lookup_bf16"})
+    assert program.choices["rnn.hh"].kernel == f"sc_bf16_lookup_bf16_gru__{isa.value}"
+    assert not program.exact
+    report = sparsecirc.verify(program, x, reference=graph).check()
+    assert report.rounding is not None
+    assert 2.0**-12 < report.rounding <= 2.0**-8
+    assert relative_difference(program.run(x).y, interpret(graph, x).y) < 1e-2
+    program.save(tmp_path / "net.scp")
+    assert np.array_equal(Program.load(tmp_path / "net.scp").run(x).y, program.run(x).y)
+    free = sparsecirc.compile(graph, target)
+    assert "lookup_bf16" in free.choices["rnn.hh"].candidates
+    assert free.choices["rnn.ih"].kernel.startswith(("sc_f32_", "sc_bf16_"))
+    with pytest.raises(UnsupportedError, match="it rounds them to bfloat16"):
+        sparsecirc.compile(graph, target, kernel={"rnn.hh": "lookup_bf16"}, exact=True)
+    with pytest.raises(UsageError, match="kernel 'lookup_bf16' is unknown"):
+        sparsecirc.compile(graph, Target.cpu(isa), kernel={"rnn.hh": "lookup_bf16"})
+
+
+def test_groups_of_rows_are_found_by_compile() -> None:
+    rng = np.random.default_rng(1)
+    mask = np.concatenate([rng.permutation(60)[:, None] % 3 == np.arange(60) % 3 for _ in range(3)])
+    graph = recurrent_graph(GRU, 12, 60, 1.0)
+    graph = graph.replace_nodes(graph.recurrent[0].with_patterns(hh=Pattern.from_mask(mask)))
+    program = sparsecirc.compile(graph, kernel={"rnn.hh": "block_diagonal"})
+    assert program.packed["rnn.hh"].order is not None
+    assert program.packed["rnn.hh"].padding == pytest.approx(64 / 60)  # rows of all gates, 60 to a group
+    x = np.random.default_rng(0).standard_normal((40, 2, 12)).astype(np.float32)
+    sparsecirc.verify(program, x).check()
+    assert isinstance(sparsecirc.compile(graph, cache=None).choices["rnn.hh"].candidates["block_diagonal"], float)
