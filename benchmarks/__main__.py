@@ -79,9 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts: list[tuple[str, Measured]] = []
     code = 0
     every = CASES | MORE
+    command = results.command_of("benchmarks", {name: getattr(args, name) for name in ("quick", "isa", "batch")})
     try:
         for name in args.case or (CASES if args.quick else every):
             parts.extend((name, group) for group in every[name](budget))
+            if kept is not None:  # after every case: what is killed later has not been in vain
+                results.write(kept, "table", command, results.with_earlier(kept, parts, list(every)))
     except KeyboardInterrupt:
         print("interrupted: what follows was measured before", file=sys.stderr)
         code = 130
@@ -97,10 +100,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json is not None:
         rows = [row.to_json() for group in measured for row in group.rows]
         write_atomic(args.json, json.dumps(rows, indent=1, allow_nan=False).encode())
-    if kept is not None and code == 0:
-        options = {name: getattr(args, name) for name in ("quick", "isa", "batch")}
-        whole = results.with_earlier(kept, parts, list(every))
-        results.write(kept, "table", results.command_of("benchmarks", options), whole)
     return code
 
 

@@ -138,10 +138,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     budget = Budget(args.quick, 0.05 if args.quick else 0.2, 7 if args.quick else 15, say)
     points: list[tuple[str, float, Measured]] = []
+    command = results.command_of("benchmarks.sweeps", {"quick": args.quick})
     code = 0
     try:
         for name in args.sweep or SWEEPS:
             points.extend((name, x, found) for x, found in SWEEPS[name](budget))
+            if folder is not None:  # after every sweep: what is killed later has not been in vain
+                named = [(f"{name}:{x:g}", found) for name, x, found in points]
+                whole = results.with_earlier(folder / "sweeps.json", named, list(SWEEPS))
+                results.write(folder / "sweeps.json", "sweeps", command, whole)
     except KeyboardInterrupt:
         print("interrupted: what follows was measured before", file=sys.stderr)
         code = 130
@@ -157,11 +162,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json is not None:
         rows = [{"sweep": name, "x": x, **row.to_record()} for name, x, found in points for row in found.rows]
         write_atomic(args.json, json.dumps(rows, indent=1, allow_nan=False).encode())
-    if folder is not None and code == 0:
-        path = folder / "sweeps.json"
-        named = [(f"{name}:{x:g}", found) for name, x, found in points]
-        whole = results.with_earlier(path, named, list(SWEEPS))
-        results.write(path, "sweeps", results.command_of("benchmarks.sweeps", {"quick": args.quick}), whole)
     if plots is not None:
         for name, picture in curves.pictures(points, Host.here(1)).items():
             write_atomic(plots / f"{name}.svg", picture.encode())

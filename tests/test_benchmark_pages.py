@@ -109,6 +109,13 @@ def test_publish_without_results(kept, capsys):
         publish.between("nothing marked", "text")
 
 
+@pytest.mark.parametrize("path", [publish.README, publish.PAGE], ids=["README", "page"])
+def test_the_real_pages_have_a_place_for_results(path):
+    text = path.read_text()
+    assert text.count(publish.BEGIN) == text.count(publish.END) == 1
+    assert f"{publish.BEGIN}\nnew\n{publish.END}" in publish.between(text, "new")
+
+
 def test_goals_are_judged_by_the_engines_they_name():
     groups = [gru(n, 1, ours, case) for case in goals.GATED.values() for n, ours in ((512, 6.0), (1024, 4.0))]
     judged = {v.goal: v for v in goals.verdicts([*groups, gru(batch=64), gru(1024, 64, 4.9)], [])}
