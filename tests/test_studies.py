@@ -117,7 +117,7 @@ def test_file_names_are_safe_and_differ():
 
 
 def test_tables_and_drawings():
-    assert markdown(("a", "b"), [("x", "1")]).splitlines() == ["| a | b |", "|---|---:|", "| x | 1 |"]
+    assert markdown(("a", "b"), [("|x|", "1")]).splitlines() == ["| a | b |", "|---|---:|", r"| \|x\| | 1 |"]
     assert spread([0.5]) == "50.00"
     assert spread([0.5, 0.7]) == "60.00 ± 14.14"
     drawn = lines({"one": [(50, 98.0, 1.0), (90, 20.0, 0.0)], "<two>": [(50, 97.0, 0.0)]},
@@ -168,7 +168,7 @@ def test_the_lattice_study_on_a_toy(toy_mnist, tmp_path, monkeypatch):
                 and abs(r["sparsity"] - own[0]["sparsity"]) < 1e-3]  # fmt: skip
         assert {"magnitude", "random", "gradient"} <= set(same)
     page = Path("pages/lattice.md").read_text()
-    assert "minus magnitude after fine-tuning" in page
+    assert "lattice_continuous minus magnitude, in points: 50 %" in page
     for name in ("lattice-before.svg", "lattice-after.svg"):
         assert name in page
         ET.fromstring(Path("pages", name).read_text())

@@ -59,7 +59,7 @@ def write_page(study: Study, setting: Setting, rows: Sequence[Row], folder: Path
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; the first column to the left, numbers to the right."""
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(r) + " |" for r in rows)])
+    return "\n".join([*lines, *("| " + " | ".join(cell.replace("|", "\\|") for cell in r) + " |" for r in rows)])
 
 
 def spread(values: Sequence[float]) -> str:

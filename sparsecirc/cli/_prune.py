@@ -36,7 +36,7 @@ def prune(
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Default 64.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of random scores and of the order of data.")] = None,
     lattice_adjacency: Annotated[
-        Adjacency | None, typer.Option("--lattice-adjacency", help="Of --method lattice. Default continuous.")
+        Adjacency | None, typer.Option("--lattice-adjacency", help="Of --method lattice. Default binary.")
     ] = None,
     lattice_order: Annotated[
         Order | None, typer.Option("--lattice-order", help="What becomes of cycles. Default acyclic.")
@@ -53,7 +53,7 @@ def prune(
     ] = None,
     lattice_ranked: Annotated[
         bool | None,
-        typer.Option("--lattice-ranked/--lattice-unranked", help="Rank by |w| inside a binary lattice's choice."),
+        typer.Option("--lattice-ranked/--lattice-unranked", help="Its choice first, then the largest |w|."),
     ] = None,
     lattice_per_gate: Annotated[
         bool | None, typer.Option("--lattice-per-gate/--lattice-joint", help="An order for each gate.")

@@ -81,12 +81,12 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    lattice_adjacency: Adjacency = Adjacency.CONTINUOUS
+    lattice_adjacency: Adjacency = Adjacency.BINARY
     lattice_order: Order = Order.ACYCLIC
     lattice_keep: Keep = Keep.COVER
     lattice_threshold: float | None = Field(None, ge=0)
     lattice_centrality: float = Field(0.0, ge=0)
-    lattice_ranked: bool = False
+    lattice_ranked: bool = True
     lattice_per_gate: bool = False
 
     @field_validator("pattern")
@@ -143,7 +143,7 @@ class Recipe(BaseModel):
             keep=patterns.Keep(self.lattice_keep.value),
             threshold=self.lattice_threshold,
             centrality=self.lattice_centrality,
-            ranked=self.lattice_ranked,
+            ranked=self.lattice_ranked and self.lattice_adjacency is Adjacency.BINARY,
             per_gate=self.lattice_per_gate,
         )
 

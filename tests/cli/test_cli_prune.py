@@ -94,18 +94,15 @@ def test_patterns(cli: Cli, nets: Path, pattern: str, origin: str) -> None:
     assert hh["pattern"] == pattern
 
 
-BOTH = "lattice binary acyclic both"
-
-
 @pytest.mark.parametrize(
     ("options", "origin"),
     [
-        ((), "lattice continuous acyclic cover"),
+        ((), "lattice binary acyclic cover ranked"),
+        (("--lattice-keep", "both"), "lattice binary acyclic both ranked"),
         (
-            ("--lattice-keep", "both", "--lattice-adjacency", "binary", "--lattice-ranked"),
-            "lattice binary acyclic both",
+            ("--lattice-adjacency=continuous", "--lattice-order=time", "--lattice-per-gate"),
+            "lattice continuous time cover per_gate",
         ),
-        (("--lattice-order", "time", "--lattice-per-gate"), "lattice continuous time cover per_gate"),
         (("--pattern", "block:4x1"), "block 4x1"),
     ],
 )
@@ -113,7 +110,7 @@ def test_lattices(cli: Cli, nets: Path, options: tuple[str, ...], origin: str) -
     args = ("prune", "prunenets:build", "-s", "0.75", "--method", "lattice", *options, "--json")
     first, again = (cli(*args, "-o", name).json for name in "ab")
     assert first["mask_hash"] == again["mask_hash"]
-    assert {w["pattern"].removesuffix(" ranked") for w in first["weights"]} == {origin, "dense"}
+    assert {w["pattern"] for w in first["weights"]} == {origin, "dense"}
     assert next(w for w in first["weights"] if w["name"] == "rnn.l0.hh")["nnz"] == 192
     repeated = cli("prune", "prunenets:build", "--recipe", "a/recipe.yaml", "-o", "c", "--json").json
     assert repeated["mask_hash"] == first["mask_hash"]
@@ -146,24 +143,15 @@ def test_a_lattice_is_explained_after_a_schedule_and_on_the_page(cli: Cli, nets:
         (("--lattice-keep", "both"), ("--lattice-keep needs --method lattice",)),
         (("--method", "lattice", "--lattice-keep", "each"), ("either", "both", "cover")),
         (
-            ("--method", "lattice", "--lattice-adjacency", "binary", "-s", "0.5"),
+            ("--method", "lattice", "--lattice-unranked", "-s", "0.5"),
             ("asked for 0.5", "--lattice-keep", "--lattice-ranked"),
         ),
         (
-            ("--method", "lattice", "--lattice-adjacency", "binary", "--lattice-threshold", "0.5", "-s", "0.5"),
+            ("--method", "lattice", "--lattice-unranked", "--lattice-threshold", "0.5", "-s", "0.5"),
             ("threshold already decides", "--lattice-ranked"),
         ),
         (
-            (
-                "--method",
-                "lattice",
-                "--lattice-adjacency",
-                "binary",
-                "--lattice-order",
-                "scc",
-                "--lattice-threshold",
-                "0",
-            ),
+            ("--method", "lattice", "--lattice-order=scc", "--lattice-threshold=0"),
             ("one component", "--lattice-order acyclic"),
         ),
     ],
