@@ -346,8 +346,8 @@ def _cells(rows: Sequence[Row]) -> tuple[str, str, str]:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    """A line per method, apart below and above one half: a lattice's own sparsity differs from seed to seed."""
-    found = grouped(rows, lambda r: (r.method, round(r.sparsity)))
+    """A line per method, apart below and above 70 %: a lattice's own sparsity differs from seed to seed."""
+    found = grouped(rows, lambda r: (r.method, r.sparsity > 0.7))
     lines_ = [
         (str(key[0]), *_cells(rs), *(f"> {100 * rs[0].published:.0f}" if rs[0].published else "",))
         for key, rs in found.items()
