@@ -9,6 +9,7 @@ import torch
 from gradient_cases import gated, neurons
 from layer_catalogue import LAYERS, first, gradients
 from torch import Tensor
+from torch.nn.utils.rnn import pack_sequence
 
 from sparsecirc.nn import SparseGRU
 from sparsecirc.ops._autograd import _arrays, _gated, _linear, _spiking
@@ -26,6 +27,17 @@ def test_compiled_as_one_graph(name: str, monkeypatch: pytest.MonkeyPatch):
     compiled = gradients(layer, torch.compile(layer, fullgraph=True, backend="aot_eager"), x)
     for mine, theirs in zip(compiled, eager, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch warns of the break
+def test_packed_sequences_break_the_graph_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_arrays, "POISON", False)
+    torch._dynamo.reset()
+    layer = SparseGRU(4, 8, density=0.5)
+    packed = pack_sequence([torch.randn(5, 4), torch.randn(2, 4)])
+    compiled, h = torch.compile(layer, backend="aot_eager")(packed)
+    eager, g = layer(packed)
+    torch.testing.assert_close((compiled.data, h), (eager.data, g))
 
 
 @pytest.mark.slow
