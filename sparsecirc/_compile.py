@@ -16,10 +16,10 @@ from sparsecirc._program import Program
 from sparsecirc._target import Isa, Target
 from sparsecirc._tuning import USER_CACHE, TuningCache, measure
 from sparsecirc.errors import UnsupportedError, UsageError
-from sparsecirc.formats import Packed, every_format
+from sparsecirc.formats import Grid, Packed, every_format
 from sparsecirc.ir import Graph, Linear, Node, Recurrent
 from sparsecirc.ops import Kernel, Problem, batched_formats, kernels_for
-from sparsecirc.orders import ORDERS, Ints, Order, slots
+from sparsecirc.orders import ORDERS, Ints, Order, cost
 
 SPIKE_RATE = 0.05
 """Share of active inputs when a product of spikes is measured."""
@@ -28,7 +28,7 @@ SEQUENCE_VECTORS = 32
 """Vectors at once when the product of a whole sequence is measured."""
 
 WORTH_AN_ORDER, NEARLY = 0.97, 1.02
-"""An order is measured where it leaves at most this share of the slots, and at most this many times the fewest."""
+"""An order is measured where it leaves at most this share of the cost, and at most this many times the least."""
 
 
 def compile(
@@ -201,26 +201,30 @@ class _Way:
 
 def _reordered(problem: Problem, kernels: Mapping[str, Kernel], orders: Sequence[Order]) -> list[_Way]:
     """Kernels that store less, or can run at all, with their rows in another order."""
-    found: list[_Way] = []
-    pattern = problem.pattern
+    pattern, found = problem.pattern, []
+    tried: dict[Grid, list[tuple[int, str, Ints]]] = {}
     for kernel in kernels.values():
-        grid = kernel.format.grid
-        if grid is None or pattern.shape[0] <= grid.rows or not pattern.nnz:
+        grid, able = kernel.format.grid, kernel.supports(problem) is None
+        if grid is None or pattern.shape[0] <= grid.rows or pattern.nnz in (0, pattern.shape[0] * pattern.shape[1]):
             continue
-        able = kernel.supports(problem) is None
         if not able and grid.cols > 1:  # blocks may appear when rows move, nothing else changes
             continue
-        tried: dict[bytes, tuple[int, _Way]] = {}  # once where two orders are the same
-        for order in orders:
-            rows = order.rows(pattern, grid)
-            tried.setdefault(rows.tobytes(), (slots(pattern, grid, rows), _Way(kernel, order.name, rows)))
-        most = NEARLY * min((n for n, _ in tried.values()), default=0)
-        if able:
-            most = min(most, WORTH_AN_ORDER * slots(pattern, grid))
-        for n, way in tried.values():
-            if n <= most and kernel.supports(replace(problem, pattern=pattern.permute(way.rows))) is None:
-                found.append(way)
+        if grid not in tried:
+            tried[grid] = _tried(pattern, grid, orders)
+        most = min([NEARLY * n for n, *_ in tried[grid]] + [WORTH_AN_ORDER * cost(pattern, grid)] * able, default=0)
+        for n, name, rows in tried[grid]:
+            if n <= most and kernel.supports(replace(problem, pattern=pattern.permute(rows))) is None:
+                found.append(_Way(kernel, name, rows))
     return found
+
+
+def _tried(pattern: Pattern, grid: Grid, orders: Sequence[Order]) -> list[tuple[int, str, Ints]]:
+    """Cost, name and rows of every order, once where two of them are the same."""
+    found: dict[bytes, tuple[int, str, Ints]] = {}
+    for order in orders:
+        rows = order.rows(pattern, grid)
+        found.setdefault(rows.tobytes(), (cost(pattern, grid, rows), order.name, rows))
+    return list(found.values())
 
 
 def _choose(

@@ -1,8 +1,8 @@
 """Orders of the rows of a matrix, so that rows which pad little beside each other are packed side by side.
 
-A lookup stores, in each part of the columns, as many slots for a group of rows as its longest row has weights there;
-the rest is padding. Which rows form a group is free: a kernel writes each of them where it belongs (`Packed.order`),
-so neither inputs nor outputs nor units move. `compile` tries `ORDERS` and keeps what measures best.
+A lookup stores equally many weights for each row of a strip, window by window; where a row has fewer, the rest is
+padding. Which rows form a strip is free: a kernel writes each of them where it belongs (`Packed.order`), so neither
+inputs nor outputs nor units move. `compile` tries `ORDERS` and keeps what measures best.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sparsecirc.formats import Grid
 Ints = NDArray[np.int32]
 
 TURNS = 200
-"""Turns of the search per row: 0.1 s for 3072 rows of 1024 columns, within 2 % of ten times as many."""
+"""Turns of the search per row: 0.1 s for 3072 rows of 1024 columns."""
 
 BYTES = 1 << 34
 """Most bytes of counts that a search compares: about two seconds."""
@@ -49,20 +49,31 @@ class Order:
 
 
 def counts(pattern: Pattern, grid: Grid) -> NDArray[np.uint8]:
-    """Slots of each row in each part of the columns, (rows, parts)."""
-    parts = -(-pattern.shape[1] // grid.cols)
-    run = pattern.rows * np.int64(parts) + pattern.indices // grid.cols
-    weights = np.bincount(run, minlength=pattern.shape[0] * parts).reshape(pattern.shape[0], parts)
-    return np.minimum(-(-weights // grid.per), 255).astype(np.uint8)
+    """Vectors that each row needs in spans of two windows' columns, which overlap by three quarters, (rows, spans).
+
+    A row that has more weights in a window than others may run ahead or stay behind by about a window; so what makes
+    rows wait for each other is how their numbers differ over spans somewhat longer than that.
+    """
+    rows, width = pattern.shape[0], 2 * grid.cols
+    found = []
+    for shift in range(0, width, max(width // 4, 1)):
+        spans = -(-(pattern.shape[1] + shift) // width)
+        place = pattern.rows * np.int64(spans) + (pattern.indices + shift) // width
+        weights = np.bincount(place, minlength=rows * spans).reshape(rows, spans)
+        found.append(np.minimum(-(-weights // grid.per), 255).astype(np.uint8))
+    return np.ascontiguousarray(np.concatenate(found, axis=1))
 
 
-def slots(pattern: Pattern, grid: Grid, rows: Ints | None = None) -> int:
-    """Slots of a pattern packed in an order of its rows: of its tiles, if they lie side by side."""
-    count = counts(pattern, grid)
-    height = -(-len(count) // grid.rows) * grid.rows
-    padded = np.zeros((height, count.shape[1]), np.uint8)
-    padded[: len(count)] = count if rows is None else count[rows]
-    return int(padded.reshape(height // grid.rows, grid.rows, count.shape[1]).max(axis=1).sum(dtype=np.int64))
+def cost(pattern: Pattern, grid: Grid, rows: Ints | None = None) -> int:
+    """What a pattern costs with its rows in an order, or as given.
+
+    That is the number of windows times the price of each, with the cheapest of the tiles.
+    """
+    return min(
+        kernels.count_windows(pattern.shape[1], pattern.indptr, pattern.indices, rows, *t[:3], t.depth * grid.per)
+        * t.price
+        for t in grid.tiles
+    )
 
 
 def by_degree(pattern: Pattern, grid: Grid) -> Ints:
@@ -88,10 +99,10 @@ def alike(pattern: Pattern, grid: Grid) -> Ints:
 
 
 def balanced(pattern: Pattern, grid: Grid) -> Ints:
-    """Rows swapped between groups as long as that does not cost slots, from the better of the other two orders."""
+    """Rows swapped between strips as long as none has to wait longer, from the better of the other two orders."""
     if grid.cols == 1:  # blocks: only rows that are alike can share one
         return alike(pattern, grid)
-    start = min((by_degree(pattern, grid), alike(pattern, grid)), key=lambda rows: slots(pattern, grid, rows))
+    start = min((by_degree(pattern, grid), alike(pattern, grid)), key=lambda rows: cost(pattern, grid, rows))
     count = counts(pattern, grid)
     turns = min(TURNS * len(count), BYTES // (64 * max(count.shape[1], 16)))
     kernels.order_rows(count, grid.rows, turns, start)

@@ -189,6 +189,12 @@ size_t sc_product_workspace(const sc_matrix *w);
 int64_t sc_order_rows(int64_t rows, int64_t height, int64_t parts, const uint8_t *count, int64_t turns, int32_t *order,
                       void *workspace);
 size_t sc_order_workspace(int64_t rows, int64_t height, int64_t parts);
+/* Windows of `width` columns that strips of `height` (at most 16) rows of a CSR matrix take, packed in an order, or as
+ * given where it is null: each begins at the first column, down to a multiple of `step`, that any row still has to
+ * store, and takes from each row the next `depth` weights in it.
+ */
+int64_t sc_count_windows(int64_t rows, int64_t cols, const int32_t *ptr, const int32_t *index, const int32_t *order,
+                         int64_t height, int64_t width, int64_t step, int64_t depth);
 /* Reads n words `repeats` times, as fast as one core can, and gives the bitwise or of all of them. */
 uint32_t sc_read(const uint32_t *x, int64_t n, int64_t repeats);
 

@@ -1,14 +1,16 @@
-/* Which rows share a strip: a search that swaps rows of different strips as long as that does not cost slots.
+/* Which rows share a strip: what an order costs, and a search for a better one.
  *
- * A strip costs, summed over parts of its columns, as many slots as its longest row has there. For each place the
- * search holds the longest counts of the *other* rows of its strip: a swap of two rows then costs two sums of maxima,
- * and sum max(a, b) = (sum a + sum b + sum |a - b|) / 2, of which only the last is not known beforehand.
+ * The search swaps rows of different strips as long as that does not cost slots. A strip costs, summed over parts of
+ * its columns, as many slots as its longest row has there. For each place it holds the longest counts of the *other*
+ * rows of its strip: a swap of two rows then costs two sums of maxima, and sum max(a, b) = (sum a + sum b + sum |a -
+ * b|) / 2, of which only the last is not known beforehand.
  */
 #include <string.h>
 
 #include "../include/sparsecirc.h"
 
-#define TRIALS 16 /* random partners that a row is compared with before it moves */
+#define MOST_ROWS 16 /* of a strip */
+#define TRIALS 16    /* random partners that a row is compared with before it moves */
 
 typedef struct search {
   int64_t height, wide;                 /* rows of a strip; bytes of a row, a whole number of vectors */
@@ -118,4 +120,29 @@ int64_t sc_order_rows(int64_t rows, int64_t height, int64_t parts, const uint8_t
   int64_t total = 0;
   for (int64_t k = 0; k < strips; k++) total += s.cost[k];
   return total;
+}
+
+int64_t sc_count_windows(int64_t rows, int64_t cols, const int32_t *ptr, const int32_t *index, const int32_t *order,
+                         int64_t height, int64_t width, int64_t step, int64_t depth) {
+  const int64_t most = width > SC_PAD ? width : SC_PAD, last = whole(cols, most) - width;
+  int64_t windows = 0;
+  for (int64_t r = 0; r < rows; r += height) {
+    const int64_t n = rows - r < height ? rows - r : height;
+    const int32_t *next[MOST_ROWS], *end[MOST_ROWS];
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t row = order ? order[r + i] : r + i;
+      next[i] = index + ptr[row];
+      end[i] = index + ptr[row + 1];
+    }
+    for (;; windows++) {
+      int64_t first = cols;
+      for (int64_t i = 0; i < n; i++)
+        if (next[i] < end[i] && *next[i] < first) first = *next[i];
+      if (first == cols) break;
+      first = first / step * step < last ? first / step * step : last;
+      for (int64_t i = 0; i < n; i++)
+        for (int64_t k = 0; k < depth && next[i] < end[i] && *next[i] < first + width; k++) next[i]++;
+    }
+  }
+  return windows;
 }

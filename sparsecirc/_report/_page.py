@@ -223,7 +223,7 @@ def _kernels(run: Run) -> str:
             f"{c.nbytes / 1024:.1f}",
             f"{c.padding:.2f}",
             "-" if c.us is None else f"{c.us:.2f}",
-            f"{c.kernel}: {c.reason}",
+            f"{c.kernel}: {c.why}",
         )
         for c in run.explanation.rows
     ]

@@ -5,9 +5,8 @@ from sparsecirc.formats._blocks import BLOCK_SHAPES, BLOCKS
 from sparsecirc.formats._diagonal import BLOCK_DIAGONAL, MOST_PADDING, block_diagonal_padding
 from sparsecirc.formats._integer import DENSE8, DENSE16, lookup8, lookup8_for, lookup16, lookup16_for
 from sparsecirc.formats._lookup import lookup, lookup_bf16, lookup_bf16_for, lookup_for, mantissa, mantissa_for
-from sparsecirc.formats._packed import Format, Grid, Packed
+from sparsecirc.formats._packed import Format, Grid, Packed, Tile
 from sparsecirc.formats._plain import COLUMNS, COLUMNS16, CSR, DENSE, TILED_CSR
-from sparsecirc.formats._windows import Tile
 
 
 def formats_for(isa: Isa, dtype: str = "f32") -> dict[str, Format]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sparsecirc._pattern import Pattern
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.formats._packed import F32, Format, Grid, Pack, Packed, Unpack, as_given
+from sparsecirc.formats._packed import F32, Format, Grid, Pack, Packed, Tile, Unpack, as_given
 
 
 def _packer(name: str, height: int, width: int) -> Pack:
@@ -53,6 +53,8 @@ BLOCK_SHAPES = {"block16x1": (16, 1), "block8x1": (8, 1), "block8x4": (8, 4), "b
 """(rows, columns) of a block, by format; as in ``kernels/kernels.def``."""
 
 BLOCKS = {
-    name: Format(name, _packer(name, *shape), _unpacker(*shape), grid=Grid(*shape) if shape[1] == 1 else None)
+    name: Format(
+        name, _packer(name, *shape), _unpacker(*shape), grid=Grid((Tile(*shape, 1),)) if shape[1] == 1 else None
+    )
     for name, shape in BLOCK_SHAPES.items()
 }

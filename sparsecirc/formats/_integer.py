@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.formats._packed import F32, Format, Grid, Packed
-from sparsecirc.formats._windows import Tile, corners, scatter, windows
+from sparsecirc.formats._packed import F32, Format, Grid, Packed, Tile
+from sparsecirc.formats._windows import corners, scatter, windows
 
 LOOKUP16_TILE = {
     Isa.AVX512: Tile(16, 64, 16, 2),
@@ -69,7 +69,7 @@ def lookup16(tile: Tile) -> Format:
             scale=scale,
         )
 
-    grid = Grid(tile.rows, tile.cols, 2)
+    grid = Grid((tile,), 2)
     return Format("lookup16", pack, _unpack_lookup16, exact=False, repack=pack, grid=grid, dtype="int16")
 
 
@@ -107,7 +107,7 @@ def lookup8(tile: Tile) -> Format:
             correction=(128 * total).astype(np.int32),
         )
 
-    grid = Grid(tile.rows, tile.cols, 4)
+    grid = Grid((tile,), 4)
     return Format("lookup8", pack, _unpack_lookup8, exact=False, repack=pack, grid=grid, dtype="int8")
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
-from sparsecirc.formats._packed import F32, Format, Grid, Packed
-from sparsecirc.formats._windows import Ints, Tile, Windows, corners, scatter, windows
+from sparsecirc.formats._packed import F32, Format, Grid, Packed, Tile
+from sparsecirc.formats._windows import Ints, Windows, corners, scatter, windows
 
 _WIDE = (Tile(16, 64, 16, 2), Tile(16, 64, 16, 4))
 LOOKUP_TILES = {
@@ -35,7 +35,7 @@ def lookup(*tiles: Tile) -> Format:
         values[w.place] = pattern.values(weight)
         return _packed("lookup", pattern, w, values=values, index8=_index(w))
 
-    return Format("lookup", pack, _unpack, grid=Grid(*tiles[0][:2]))
+    return Format("lookup", pack, _unpack, grid=Grid(tiles))
 
 
 def mantissa(*tiles: Tile) -> Format:
@@ -47,7 +47,7 @@ def mantissa(*tiles: Tile) -> Format:
         values[w.place] = _hide(pattern.values(weight).astype(np.float32), w.column.astype(np.int32), w.tile.cols)
         return _packed("mantissa", pattern, w, values=values)
 
-    return Format("mantissa", pack, _unpack, exact=False, grid=Grid(*tiles[0][:2]))
+    return Format("mantissa", pack, _unpack, exact=False, grid=Grid(tiles))
 
 
 def lookup_bf16(*tiles: Tile) -> Format:
@@ -60,7 +60,7 @@ def lookup_bf16(*tiles: Tile) -> Format:
         words[(pair * w.tile.rows + w.row) * 2 + w.vector % 2] = _to_bf16(pattern.values(weight)).view(np.int16)
         return _packed("lookup_bf16", pattern, w, words=words, index8=_index(w))
 
-    return Format("lookup_bf16", pack, _unpack, exact=False, grid=Grid(*tiles[0][:2]), dtype="bf16")
+    return Format("lookup_bf16", pack, _unpack, exact=False, grid=Grid(tiles), dtype="bf16")
 
 
 def _index(w: Windows) -> NDArray[np.uint8]:

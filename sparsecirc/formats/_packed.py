@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,17 +106,41 @@ def as_given(packed: Packed, rows: F32) -> F32:
     return out
 
 
-@dataclass(frozen=True)
-class Grid:
-    """What a layout pads.
-
-    Each group of ``rows`` rows takes, in each part of ``cols`` columns, as many slots as its longest row has weights
-    there, ``per`` to a slot.
-    """
+class Tile(NamedTuple):
+    """Rows of a strip, inputs of a window, the multiple at which windows begin, and their vectors of weights."""
 
     rows: int
     cols: int
+    step: int
+    depth: int = 1
+
+    @property
+    def price(self) -> int:
+        """What a window takes: 2 for each vector of weights, and about 1 to load its inputs."""
+        return 2 * self.depth + 1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a layout pads: the rows of a strip, to equal length in each window (``docs/formats.md`` draws them).
+
+    Attributes:
+        tiles: windows that a packer chooses from, all with as many rows; a column of a block is a window of 1.
+        per: weights of each row in a vector.
+    """
+
+    tiles: tuple[Tile, ...]
     per: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows of a strip."""
+        return self.tiles[0].rows
+
+    @property
+    def cols(self) -> int:
+        """Columns of a window."""
+        return self.tiles[0].cols
 
 
 Pack = Callable[[Pattern, F32], Packed]

@@ -16,27 +16,17 @@ Rows that have no weight in a window store a zero in their place.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc._pattern import Pattern
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.formats._packed import Packed, as_given
+from sparsecirc.formats._packed import Packed, Tile, as_given
 
 Ints = NDArray[np.int64]
 PADDED = 64
 """Inputs are readable, and zero, up to this multiple."""
-
-
-class Tile(NamedTuple):
-    """Rows of a strip, inputs of a window, the multiple at which windows begin, and their vectors of weights."""
-
-    rows: int
-    cols: int
-    step: int
-    depth: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,9 +65,9 @@ class Windows:
 
 
 def windows(pattern: Pattern, tiles: tuple[Tile, ...], per: int = 1) -> Windows:
-    """The windows of a pattern in the cheapest of ``tiles``: loading a window costs about half of a vector in it."""
+    """The windows of a pattern in the cheapest of ``tiles``."""
     found = [_windows(pattern, tile, per) for tile in tiles]
-    return min(found, key=lambda w: len(w.base) * (2 * w.tile.depth + 1))
+    return min(found, key=lambda w: len(w.base) * w.tile.price)
 
 
 def _windows(pattern: Pattern, tile: Tile, per: int) -> Windows:
