@@ -1,4 +1,5 @@
-/* Lookups for AVX2: 8 rows, windows of 16 inputs (32 bytes in 8 bits). Included after integer_avx2.h. */
+/* Lookups for AVX2: windows of 16 inputs (32 bytes in 8 bits), 16 rows of floats, 8 of narrower weights. Included after
+ * integer_avx2.h. */
 #ifndef SC_LOOKUP_AVX2_H
 #define SC_LOOKUP_AVX2_H
 
@@ -12,37 +13,44 @@ static inline __m256i sc_index8(const uint8_t *ix) {
   return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)ix));
 }
 
-/* Both lookups: every slot has a window of 16 inputs of its own, which begins at a multiple of 8 columns. One loop per
- * strip, so that no branch depends on how full a tile is.
- */
-#define SC_WINDOWS(LOAD, ADVANCE)                                                                            \
-  (void)scratch;                                                                                             \
-  const uint16_t *base = w->base;                                                                            \
-  const float *v = w->values;                                                                                \
-  const uint8_t *ix = w->index8;                                                                             \
-  for (int64_t r = 0, strip = 0; r < w->rows; r += 8, strip++) {                                             \
-    __m256 s0 = _mm256_setzero_ps(), s1 = s0, s2 = s0, s3 = s0;                                              \
-    int32_t k = w->ptr[strip + 1] - w->ptr[strip];                                                           \
-    for (; k >= 4; k -= 4, v += 32, ix += ADVANCE * 32, base += 4) {                                         \
-      s0 = sc_slot(v, LOAD(v, ix), x + 8 * base[0], s0);                                                     \
-      s1 = sc_slot(v + 8, LOAD(v + 8, ix + 8), x + 8 * base[1], s1);                                         \
-      s2 = sc_slot(v + 16, LOAD(v + 16, ix + 16), x + 8 * base[2], s2);                                      \
-      s3 = sc_slot(v + 24, LOAD(v + 24, ix + 24), x + 8 * base[3], s3);                                      \
-    }                                                                                                        \
-    for (; k > 0; k--, v += 8, ix += ADVANCE * 8, base++) s0 = sc_slot(v, LOAD(v, ix), x + 8 * base[0], s0); \
-    sc_finish(w, r, sc_sum4(s0, s1, s2, s3), bias, y);                                                       \
+/* 16 rows of weights times what they choose from the window at x; the index is inside the weights, or beside them. */
+SC_INLINE void sc_window(const float *v, const uint8_t *ix, const float *x, const int hidden, __m256 s[2]) {
+  const __m256 low = _mm256_loadu_ps(x), high = _mm256_loadu_ps(x + 8);
+  for (int i = 0; i < 2; i++) {
+    const __m256 weights = _mm256_loadu_ps(v + 8 * i);
+    const __m256i index = hidden ? _mm256_castps_si256(weights) : sc_index8(ix + 8 * i);
+    s[i] = _mm256_fmadd_ps(weights, sc_pick16(index, low, high), s[i]);
   }
-
-static inline __m256 sc_slot(const float *v, __m256i index, const float *x, __m256 sum) {
-  return _mm256_fmadd_ps(_mm256_loadu_ps(v), sc_pick16(index, _mm256_loadu_ps(x), _mm256_loadu_ps(x + 8)), sum);
 }
 
-#define SC_BYTES(v, ix) sc_index8(ix)
-static void SC_NAME(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y,
-                               int32_t *scratch){SC_WINDOWS(SC_BYTES, 1)}
-#define SC_HIDDEN(v, ix) _mm256_castps_si256(_mm256_loadu_ps(v))
+/* Both lookups: windows of 16 inputs that begin at a multiple of 4 columns; 16 rows, because two vectors of 8 share
+ * each load of a window. One loop per strip, so that no branch depends on the weights.
+ */
+SC_INLINE void sc_windows(const sc_matrix *w, const float *x, const float *bias, float *y, const int hidden) {
+  for (int64_t r = 0, strip = 0; r < w->rows; r += 16, strip++) {
+    __m256 s[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()}, t[2] = {s[0], s[0]};
+    int64_t k = w->ptr[strip];
+    const int64_t end = w->ptr[strip + 1];
+    const float *v = w->values + 16 * k;
+    const uint8_t *ix = hidden ? NULL : w->index8 + 16 * k;
+    for (; k + 2 <= end; k += 2, v += 32, ix += hidden ? 0 : 32) {
+      sc_window(v, ix, x + 4 * w->base[k], hidden, s);
+      sc_window(v + 16, hidden ? NULL : ix + 16, x + 4 * w->base[k + 1], hidden, t);
+    }
+    if (k < end) sc_window(v, ix, x + 4 * w->base[k], hidden, s);
+    sc_finish(w, r, _mm256_add_ps(s[0], t[0]), bias, y);
+    if (w->rows - r > 8) sc_finish(w, r + 8, _mm256_add_ps(s[1], t[1]), bias, y);
+  }
+}
+
+static void SC_NAME(lookup_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
+  (void)scratch;
+  sc_windows(w, x, bias, y, 0);
+}
+
 static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
-  SC_WINDOWS(SC_HIDDEN, 0)
+  (void)scratch;
+  sc_windows(w, x, bias, y, 1);
 }
 
 /* Two vectors a window: the even words are the first, the odd ones the second. */

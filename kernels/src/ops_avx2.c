@@ -13,9 +13,9 @@
   X(block8x4)        \
   X(block4x4) X(block_diagonal) X(lookup) X(mantissa) X(lookup_bf16) X(lookup16) X(lookup8) X(dense16) X(dense8)
 #define SC_OWN_MVN SC_NAME(dense_mvn)
-#define SC_TILES(X)      \
-  X(lookup, 8, 16, 8, 1) \
-  X(mantissa, 8, 16, 8, 1) X(lookup_bf16, 8, 16, 8, 2) X(lookup16, 16, 32, 1, 1) X(lookup8, 8, 32, 1, 1)
+#define SC_TILES(X)       \
+  X(lookup, 16, 16, 4, 1) \
+  X(mantissa, 16, 16, 4, 1) X(lookup_bf16, 8, 16, 8, 2) X(lookup16, 16, 32, 1, 1) X(lookup8, 8, 32, 1, 1)
 #include "generic.h"
 #include "integer.h"
 #include "pointwise.h"

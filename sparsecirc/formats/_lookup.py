@@ -18,7 +18,7 @@ from sparsecirc.formats._windows import Ints, Windows, corners, scatter, windows
 _WIDE = (Tile(16, 64, 16, 2), Tile(16, 64, 16, 4))
 LOOKUP_TILES = {
     Isa.AVX512: _WIDE,
-    Isa.AVX2: (Tile(8, 16, 8),),
+    Isa.AVX2: (Tile(16, 16, 4),),
     Isa.NEON: (Tile(16, 32, 1),),
     Isa.SCALAR: _WIDE,
 }
