@@ -256,7 +256,7 @@ class _Reader:
         )
         if group.spike:
             self.values[group.spike] = f"{name}.spk"
-        for part, port in ((group.syn, "syn"), ("" if group.mem == group.spike else group.mem, "mem")):
+        for part, port in ((group.syn, "syn"), (group.mem if group.holds_membrane else "", "mem")):
             if part and np.allclose(gains[port], 1, rtol=1e-12, atol=0):
                 self.values[part] = f"{name}.{port}"
             elif part:

@@ -16,6 +16,7 @@ from sparsecirc.cells import ALIF, LI, LIF, SYNAPTIC, Cell, Options, Reset
 from sparsecirc.errors import UnsupportedError
 from sparsecirc.export.nir._euler import FlatGraph, kind
 from sparsecirc.export.nir._metadata import read_vector, unpack
+from sparsecirc.export.nir._neurons import PUSH
 
 Array = NDArray[np.float64]
 
@@ -55,6 +56,11 @@ class Group:
     def entry(self) -> str:
         """The node that takes the input."""
         return self.syn or self.mem
+
+    @property
+    def holds_membrane(self) -> bool:
+        """Whether ``mem`` puts out membranes, not spikes."""
+        return self.mem != self.spike and self.options.reset is not Reset.ZERO_UPDATE
 
     @property
     def integrates(self) -> bool:
@@ -144,11 +150,39 @@ def _loops(flat: FlatGraph, source: str, targets: set[str]) -> list[str]:
 
 def _firing(flat: FlatGraph, path: str, syn: str) -> Group:
     group = Group(path, syn, spike=path, options=Options(Reset.ZERO, delay=False))
-    loops = [w for w in _loops(flat, path, {group.entry}) if kind(flat.nodes[w]) != "Scale"]
+    if gate := _lost_update(flat, path):
+        spike, once, push = gate
+        group.spike, group.options = spike, Options(Reset.ZERO_UPDATE, delay=True)
+        group.members |= {once, push}
+        group.delayed |= {(once, spike), (push, path)}
+    loops = [
+        w for w in _loops(flat, group.spike, {group.entry}) if kind(flat.nodes[w]) != "Scale" and w not in group.members
+    ]
     if loops:
         group.rec = loops[0]
-        group.delayed = {(group.rec, group.entry)}
+        group.delayed.add((group.rec, group.entry))
     return group
+
+
+def _lost_update(flat: FlatGraph, mem: str) -> tuple[str, ...]:
+    """``spike``, ``once`` and ``push`` of a LIF that drops the update of the step after a spike, or ()."""
+    after = flat.targets(mem)
+    if len(after) != 1 or kind(flat.nodes[after[0]]) != "Threshold":
+        return ()
+    spike, node = after[0], flat.nodes[mem]
+    half = np.asarray(flat.nodes[spike].threshold)
+    firm = PUSH * (1 + np.asarray(node.v_threshold, dtype=np.float64))
+    found = {"once": "", "push": ""}
+    for name in flat.targets(spike):
+        product = _diagonal(flat.nodes[name]) if flat.sources(name) == [spike] else None
+        if product is None or len(flat.targets(name)) != 1:
+            continue
+        if flat.targets(name) == [spike] and np.all(product == -1):
+            found["once"] = name
+        elif flat.targets(name) == [mem] and np.all(product >= firm):
+            found["push"] = name
+    whole = all(found.values()) and set(flat.sources(spike)) == {mem, found["once"]}
+    return (spike, found["once"], found["push"]) if whole and np.all((half >= 0) & (half < 1)) else ()
 
 
 def _synaptic(flat: FlatGraph, mem: str, syn: str, dt: float) -> Group | None:
@@ -324,7 +358,7 @@ def parameters(
 
 def _options(group: Group, info: dict[str, Any]) -> Options:
     """What the file's metadata say of the reset where several give the same spikes, else the plainest."""
-    if group.options.reset is Reset.SUBTRACT:
+    if group.options.reset in (Reset.SUBTRACT, Reset.ZERO_UPDATE):
         return group.options
     try:
         said = Options(Reset(info["reset"]), bool(info["delay"]))

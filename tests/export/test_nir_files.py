@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def test_a_failed_export_leaves_what_was_there(monkeypatch: Any, tmp_path: Path)
         raise OSError("disk full")
 
     with pytest.raises(UnsupportedError):
-        export_nir(net(5, options=Options(Reset.ZERO_UPDATE)), path)
+        export_nir(replace(net(5), outputs={"y": "lif.mem"}), path)
     monkeypatch.setattr(nir, "write", fail)
     with pytest.raises(OSError, match="disk full"):
         export_nir(net(5), path)

@@ -131,6 +131,7 @@ def test_integrators_give_the_same_spikes(reader: Callable[[], Any], role: str, 
         ({"reset_delay": False}, "subtract"),
         ({"reset_mechanism": "none"}, "subtract"),
         ({"reset_mechanism": "zero", "reset_delay": False}, "dialect"),
+        ({"reset_mechanism": "zero"}, "subtract"),
     ],
     ids=str,
 )

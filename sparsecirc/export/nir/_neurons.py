@@ -21,6 +21,10 @@ later)::
     synaptic:     I -> LI (syn) -> mem, and w_rec leads to syn
     adaptive:     spike -> LI (adapt) -(-strength)-> spike, a step later; at once without the nodes over and hold
     integrator:   I -> LI, and where it is recurrent  LI -w_rec-> LI
+    lost update:  I -> LIF (mem) -> Threshold 1/2 (spike),   spike -(-1)-> spike,   spike -PUSH-> mem
+
+The last is the delayed reset that drops the whole update of the step after a spike. The push makes the LIF fire in that
+step whatever its input, and firing clears it; the feedback of -1 takes that second spike away again.
 """
 
 from __future__ import annotations
@@ -40,6 +44,8 @@ from sparsecirc.export.nir._profile import integrates
 from sparsecirc.ir import Recurrent
 
 Array = NDArray[Any]
+PUSH = 2.0**40
+"""What a spike adds to a membrane so that it fires in the next step too, in units of 1 + theta: more than any input."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +224,28 @@ def _synapse_and_zero(layer: _Layer, sources: Sources) -> None:
         builder.connect(builder.add(f"{name}_rec", weight, (spike,)), syn)
     builder.spikes[name] = spike
     builder.values |= {name: (spike,), f"{name}.spk": (spike,), f"{name}.syn": (syn,)}
+
+
+def emit_lost_update(builder: Builder, node: Recurrent, sources: Sources) -> None:
+    """A layer whose membrane drops the whole update of the step after a spike, of LIF, Threshold and Scale nodes."""
+    layer, name = _Layer(node, builder, frozenset()), node.name
+    nir = builder.nir
+    entry = ""
+    if node.cell is SYNAPTIC:
+        entry = builder.add(f"{name}_syn", _leak(layer, "alpha", _part(layer, "syn")), sources)
+        builder.values[f"{name}.syn"] = (entry,)
+    mem = builder.add(f"{name}_mem", _lif(layer)[0], (entry,) if entry else sources)
+    half = nir.Threshold(threshold=builder.real(np.full(layer.shape, 0.5)), metadata=_part(layer, "spike"))
+    spike = builder.add(f"{name}_spike", half, (mem,))
+    builder.spikes[name] = spike
+    builder.values |= {name: (spike,), f"{name}.spk": (spike,)}
+    once = nir.Scale(scale=builder.real(-np.ones(layer.shape)), metadata=_part(layer, "once"))
+    builder.connect(builder.add(f"{name}_once", once, (spike,)), spike)
+    push = nir.Scale(scale=builder.real(PUSH * (1 + layer.vector("threshold"))), metadata=_part(layer, "push"))
+    builder.connect(builder.add(f"{name}_push", push, (spike,)), mem)
+    weight = layer.recurrent()
+    if weight is not None:
+        builder.connect(builder.add(f"{name}_rec", weight, (spike,)), entry or mem)
 
 
 def emit_subtract(builder: Builder, node: Recurrent, ports: frozenset[str], sources: Sources) -> None:

@@ -17,8 +17,8 @@ class Profile(str, Enum):
     ============  ================================================================================================
     ``AUTO``      the dialect if it is exact, else ``SUBTRACT`` if that is exact
     ``DIALECT``   LIF and CubaLIF as norse, snntorch and spikingjelly run them alike; float32, reset to zero
-    ``SUBTRACT``  float64; also resets by subtraction, membranes without a reset, leaky integrators, and thresholds
-                  that adapt, built of LI, Threshold and Linear. Exact for snntorch's default neurons, but few readers
+    ``SUBTRACT``  float64; every other reset, membranes without a reset, leaky integrators, and thresholds that adapt,
+                  built of LI, LIF, Threshold, Scale and Linear. Exact for snntorch's default neurons, but few readers
                   take it
     ============  ================================================================================================
     """
@@ -106,7 +106,7 @@ def subtract_obstacle(layer: Recurrent, ports: frozenset[str]) -> str | None:
     read = sorted(ports - {"spk", "syn"})
     if read:
         return f"its '{read[0]}' is read, but a NIR neuron that resets to zero puts out spikes only; read its spikes"
-    return None if zero_reset(layer) else _reset_words(layer)
+    return None
 
 
 def _adaptive_obstacle(layer: Recurrent, ports: frozenset[str]) -> str | None:
@@ -132,6 +132,6 @@ def _reset_words(layer: Recurrent) -> str:
     if reset is Reset.SUBTRACT:
         return "it resets by subtraction, NIR's LIF resets to zero"
     return (
-        "its delayed reset to zero drops the input of the step after a spike, which no NIR primitive does; train with "
-        "reset_delay=False or with reset_mechanism='subtract'"
+        "its delayed reset to zero drops the input of the step after a spike, which no single NIR primitive does; "
+        "train with reset_delay=False for a file that other readers run"
     )

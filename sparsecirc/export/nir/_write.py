@@ -10,14 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from sparsecirc.cells import ALIF, LI
+from sparsecirc.cells import ALIF, LI, Reset
 from sparsecirc.errors import UnsupportedError, missing_extra
 from sparsecirc.export._export import Export, as_path, density_note, gzip_bytes, write_files
 from sparsecirc.export.nir._check import Check, check
 from sparsecirc.export.nir._emit import Builder, emit_stateless
 from sparsecirc.export.nir._euler import NIR_DT
 from sparsecirc.export.nir._metadata import pack
-from sparsecirc.export.nir._neurons import emit_adaptive, emit_integrator, emit_subtract, emit_zero
+from sparsecirc.export.nir._neurons import (
+    emit_adaptive,
+    emit_integrator,
+    emit_lost_update,
+    emit_subtract,
+    emit_zero,
+)
 from sparsecirc.export.nir._prepare import Cut, cut, expand, ports_read
 from sparsecirc.export.nir._profile import Profile, check_layer, dialect_obstacle, subtract_obstacle, zero_reset
 from sparsecirc.ir import Flatten, Graph, Recurrent
@@ -66,8 +72,8 @@ def export_nir(
 
     NIR's neurons are differential equations; the file is exact if the forward Euler method at dt = 1e-4 s, which
     readers use, gives the spikes of :func:`sparsecirc.ir.interpret`. That is so for membranes set to zero by a spike,
-    and, through the ``SUBTRACT`` profile, for resets by subtraction and none. The finished file's graph is run in
-    float64 on random input and every spike of every layer compared before anything is written; the notes say the count.
+    and, through the ``SUBTRACT`` profile, for every other reset of snntorch's neurons. The finished file's graph is run
+    in float64 on random input and every spike of every layer compared before anything is written; notes say the count.
     The step of the network is carried as metadata; time constants in the file are in steps of 1e-4 s.
 
     Args:
@@ -153,6 +159,8 @@ def build(nir: ModuleType, step_graph: Cut, profile: Profile) -> NirGraph:
                     "spikes or export to ONNX or C"
                 )
             notes += emit_zero(builder, node, ports[node.name], sources)
+        elif node.options.reset is Reset.ZERO_UPDATE:
+            emit_lost_update(builder, node, sources)
         else:
             emit_subtract(builder, node, ports[node.name], sources)
     outputs: dict[str, str] = {}
@@ -202,7 +210,7 @@ def _write(
         )
     if form == Profile.SUBTRACT.value:
         hints.append(
-            "resets by subtraction are LI -> Threshold -> Linear -> LI: few readers run such a cycle, ours does"
+            "neurons are cycles of LI or LIF, Threshold, Scale and Linear nodes: few readers run such cycles, ours does"
         )
     return Export("nir", paths, len(data), len(plain), gzip_bytes(data), form, tuple(hints))
 
