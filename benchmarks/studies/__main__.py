@@ -9,16 +9,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.studies._exports import EXPORTS
 from benchmarks.studies._lattice import LATTICE
 from benchmarks.studies._page import write_page
 from benchmarks.studies._reber import REBER
 from benchmarks.studies._run import Progress, run, wall_clock
 from benchmarks.studies._structures import STRUCTURES
-from benchmarks.studies._study import Row, Setting, Study
+from benchmarks.studies._study import Setting, Study
 from sparsecirc._files import write_atomic
 from sparsecirc.errors import SparsecircError
 
-STUDIES: dict[str, Study] = {study.name: study for study in (LATTICE, REBER, STRUCTURES)}
+STUDIES: dict[str, Study] = {study.name: study for study in (EXPORTS, LATTICE, REBER, STRUCTURES)}
 SEEDS = (0, 1, 2)
 
 
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SparsecircError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code
-    print(table(progress.rows))
+    print(study.table(progress.rows))
     if args.json is not None:
         write_atomic(args.json, json.dumps([r.to_json() for r in progress.rows], indent=1).encode())
     if args.out is not None and progress.complete:
@@ -68,21 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif not progress.complete and code == 0:
         say(f"{progress.done} tasks are done, the time is over: the same command goes on from here")
     return code
-
-
-def table(rows: Sequence[Row]) -> str:
-    """Rows as aligned text."""
-    lines = [
-        f"{'cell':<14}{'method':<38}{'scope':<8}{'sparsity':>9}{'seed':>6}{'before':>9}{'after':>9}{'published':>11}"
-    ]
-    for r in rows:
-        after = "-" if r.accuracy_after is None else f"{r.accuracy_after:.4f}"
-        published = "-" if r.published is None else f"{r.published:.3g}"
-        lines.append(
-            f"{r.cell:<14}{r.method:<38}{r.scope:<8}{r.sparsity:>9.4f}{r.seed:>6}{r.accuracy_before:>9.4f}{after:>9}"
-            f"{published:>11}"
-        )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

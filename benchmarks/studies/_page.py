@@ -11,7 +11,7 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 
-from benchmarks.studies._study import Row, Setting, Study
+from benchmarks.studies._study import AnyRow, Row, Setting, Study
 from sparsecirc._bench import Host
 from sparsecirc._files import write_atomic
 
@@ -28,7 +28,7 @@ def commit() -> str:
     return f"{name}{'+' if changed.stdout.strip() else ''}" if name else "unknown"
 
 
-def write_page(study: Study, setting: Setting, rows: Sequence[Row], folder: Path) -> None:
+def write_page(study: Study, setting: Setting, rows: Sequence[AnyRow], folder: Path) -> None:
     """``<name>.md``, ``<name>.json`` and the drawings of a study."""
     page = study.page(rows, setting)
     made = commit()

@@ -6,8 +6,9 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from benchmarks.studies._study import Row, Setting, Study, Task
+from benchmarks.studies._study import AnyRow, Setting, Study, Task
 from sparsecirc._files import write_atomic
 
 
@@ -21,7 +22,7 @@ class Progress:
         complete: whether no task is left.
     """
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Any] = field(default_factory=list)
     done: int = 0
     complete: bool = False
 
@@ -44,23 +45,18 @@ def run(
             rows = list(task.run())
             write_atomic(kept, json.dumps({"key": task.key, "rows": [r.to_json() for r in rows]}).encode())
             fresh += 1
-            setting.say(f"{progress.done + 1}: {task.key}: {_summary(rows)} ({clock() - begun:.0f} s)")
-        progress.rows += read(task, setting)
+            setting.say(
+                f"{progress.done + 1}: {task.key}: {', '.join(r.summary() for r in rows)} ({clock() - begun:.0f} s)"
+            )
+        progress.rows += read(study, task, setting)
         progress.done += 1
     progress.complete = True
 
 
-def read(task: Task, setting: Setting) -> list[Row]:
+def read(study: Study, task: Task, setting: Setting) -> list[AnyRow]:
     """Rows of a finished task."""
     found = json.loads((setting.folder / "rows" / task.file).read_text("utf-8"))
-    return [Row(**row) for row in found["rows"]]
-
-
-def _summary(rows: list[Row]) -> str:
-    return ", ".join(
-        f"{100 * r.accuracy_before:.2f} %" + ("" if r.accuracy_after is None else f" -> {100 * r.accuracy_after:.2f} %")
-        for r in rows
-    )
+    return [study.row(**row) for row in found["rows"]]
 
 
 def wall_clock() -> float:

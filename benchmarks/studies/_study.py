@@ -10,7 +10,19 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+
+class AnyRow(Protocol):
+    """What every study's rows can do."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, from which the row can be made again."""
+        ...
+
+    def summary(self) -> str:
+        """A few words for the progress line."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,26 @@ class Row:
     def to_json(self) -> dict[str, Any]:
         """The fields."""
         return asdict(self)
+
+    def summary(self) -> str:
+        """Accuracy before and after."""
+        after = "" if self.accuracy_after is None else f" -> {100 * self.accuracy_after:.2f} %"
+        return f"{100 * self.accuracy_before:.2f} %{after}"
+
+
+def accuracies(rows: Sequence[Row]) -> str:
+    """Rows as aligned text."""
+    lines = [
+        f"{'cell':<14}{'method':<38}{'scope':<8}{'sparsity':>9}{'seed':>6}{'before':>9}{'after':>9}{'published':>11}"
+    ]
+    for r in rows:
+        after = "-" if r.accuracy_after is None else f"{r.accuracy_after:.4f}"
+        published = "-" if r.published is None else f"{r.published:.3g}"
+        lines.append(
+            f"{r.cell:<14}{r.method:<38}{r.scope:<8}{r.sparsity:>9.4f}{r.seed:>6}{r.accuracy_before:>9.4f}{after:>9}"
+            f"{published:>11}"
+        )
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -75,7 +107,7 @@ class Task:
     """
 
     key: str
-    run: Callable[[], Sequence[Row]]
+    run: Callable[[], Sequence[AnyRow]]
 
     @property
     def file(self) -> str:
@@ -103,11 +135,15 @@ class Study:
         tasks: all tasks of a setting, in order; a later one may be planned from what earlier ones left in the folder.
         page: from all rows.
         version: raise it when rows of an earlier version must not be taken over.
+        row: makes a row from the fields that it wrote.
+        table: rows as text.
     """
 
     name: str
     title: str
     source: str
     tasks: Callable[[Setting], Iterator[Task]]
-    page: Callable[[Sequence[Row], Setting], Page]
+    page: Callable[[Sequence[Any], Setting], Page]
     version: int = 1
+    row: Callable[..., AnyRow] = Row
+    table: Callable[[Sequence[Any]], str] = accuracies
