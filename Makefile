@@ -7,7 +7,7 @@ NATIVE := CMakeLists.txt $(wildcard kernels/*.def kernels/*/*.c kernels/*/*.h ke
 EXTRAS := torch,onnx,nir,demo,bench,test,dev
 TEST_WORKERS ?= 2
 
-.PHONY: help install demo test test-slow bench bench-results lint types format-check sanitize clean
+.PHONY: help install demo test test-slow test-emulators bench bench-results lint types format-check sanitize clean
 
 help:
 	@echo "make demo       train, prune, compile, verify, measure and export two networks (runs/demo/report.html)"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench      sparse kernels beside every peer that is installed; make bench-results keeps and publishes all"
 	@echo "make test-neon  the kernels for 64-bit Arm, cross-compiled and emulated"
 	@echo "make lint types format-check sanitize   what CI checks besides"
+	@echo "make test-emulators  exported networks in simulators of other hands, each in an environment of its own"
 	@echo "make install    create $(VENV) and build the kernels;  make clean removes what was built"
 
 install: $(STAMP)
@@ -84,6 +85,28 @@ test-neon: $(STAMP)
 	$(BIN)/ctest --test-dir build/neon --output-on-failure -j $(TEST_WORKERS)
 	qemu-aarch64 -cpu cortex-a72 build/neon/sc_test dense8
 	$(BIN)/python -m pytest -m slow tests/test_neon.py
+
+# Simulators that do not fit beside each other: an environment each, from pinned requirements. `peers` lies over the
+# project's own, whose torch it uses. Lava needs Python 3.10: make test-emulators PYTHON310=/path/to/python3.10.
+EMULATORS ?= peers brian2 pynn
+PYTHON310 ?= python3.10
+EMULATOR_STAMPS := $(EMULATORS:%=.emulators/%/.installed)
+
+.emulators/%/.installed: tests/emulators/requirements/%.txt $(STAMP)
+	@echo "environment for $*"
+	@rm -rf .emulators/$* && mkdir -p .emulators
+	@case $* in \
+	  lava) $(PYTHON310) -m venv .emulators/lava || { echo "lava needs Python 3.10: set PYTHON310" >&2; exit 2; };; \
+	  *) $(PYTHON) -m venv .emulators/$*;; esac
+	@if [ $* = peers ]; then $(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' \
+	  % sysconfig.get_paths()['purelib'])" > "$$(.emulators/peers/bin/python -c \
+	  "import sysconfig; print(sysconfig.get_paths()['purelib'])")/project.pth"; fi
+	.emulators/$*/bin/python -m pip install -q $(if $(filter peers,$*),-c constraints.txt) -r $<
+	@touch $@
+
+test-emulators: $(STAMP) $(EMULATOR_STAMPS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m slow tests/emulators
+	if [ -e .emulators/peers/.installed ]; then .emulators/peers/bin/python -m pytest -m slow tests/export/test_nir_peers.py; fi
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks $(STAMP)

@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("masks", "nn"),
     ("rules", "frontends", "export", "data", "_bench", "_report", "interchange", "saliency"),
     ("testing", "demo", "integrations", "_shrink_model"),
-    ("_cost",),
+    ("_cost", "hardware"),
     ("_doctor",),
     ("cli",),
     ("__init__", "__main__"),
@@ -43,7 +43,19 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """From the bottom up; a module belongs to the longest name that it starts with."""
 TORCH_LINE = next(k for k, names in enumerate(LAYERS) if "_torch_layers" in names)
 LEVEL = {name: k for k, names in enumerate(LAYERS) for name in names}
-LAZY = ("export", "data", "interchange", "_bench", "_report", "testing", "_cost", "_doctor", "__init__", "__main__")
+LAZY = (
+    "hardware",
+    "export",
+    "data",
+    "interchange",
+    "_bench",
+    "_report",
+    "testing",
+    "_cost",
+    "_doctor",
+    "__init__",
+    "__main__",
+)
 """Above the line, but importable without any optional package."""
 
 

@@ -67,6 +67,8 @@ class Format(str, Enum):
     ONNX = "onnx"
     C = "c"
     NIR = "nir"
+    BRIAN2 = "brian2"
+    PYNN = "pynn"
 
 
 class IsaName(str, Enum):

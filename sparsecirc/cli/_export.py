@@ -1,4 +1,4 @@
-"""``sparsecirc export``: ONNX, C99 or NIR, with sizes, the artefact's error, and what its reader will do."""
+"""``sparsecirc export``: ONNX, C99, NIR or files for simulators, their sizes and errors, and what readers will do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from sparsecirc.cli._models import Loaded
     from sparsecirc.export import Export
 
-SUFFIX = {Format.ONNX: ".onnx", Format.NIR: ".nir", Format.C: ""}
+SUFFIX = {Format.ONNX: ".onnx", Format.NIR: ".nir"}
+"""Of formats that are one file; the others are directories."""
 
 
 def export(
@@ -37,6 +38,10 @@ def export(
     lengths: Annotated[
         bool, typer.Option("--lengths", help="ONNX: also take the valid steps of each sample, input 'lengths'.")
     ] = False,
+    python: Annotated[
+        Path | None,
+        typer.Option("--python", help="brian2: the interpreter that has the simulator, to run the artefact with."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Write the network for another runtime, run what was written, and compare."""
@@ -48,11 +53,12 @@ def export(
     path = _path(loaded, format_, output)
     check_free(path, force)
     graph = loaded.graph
-    single = path.suffix == SUFFIX[format_] and path.suffix != ""
+    suffix = SUFFIX.get(format_)
+    single = suffix is not None and path.suffix == suffix
     with (staged_files if single else staged)(path, force=force) as stage:
-        target = stage / path.name if single else stage if format_ is Format.C else stage / f"model{SUFFIX[format_]}"
+        target = stage / path.name if single else stage if suffix is None else stage / f"model{suffix}"
         made = write(graph, format_, target, allow_approximate=allow_approximate, name=name, lengths=lengths)
-        found = check_artefact(loaded, format_, made) if check else None
+        found = check_artefact(loaded, format_, made, python) if check else None
         document = {"model": spec.text, **_moved(made, stage, path.parent if single else path)}
         document["check"] = found
         if not single:
@@ -65,18 +71,21 @@ def export(
             f"(allowed {found['tolerance']:.3g}) with {found['spike_mismatches']} unexplained spikes: it is kept in "
             f"{path}"
         )
-    out.suggest(f"sparsecirc verify {spec.text} --against {format_.value}")
+    if format_ in (Format.ONNX, Format.NIR, Format.C):
+        out.suggest(f"sparsecirc verify {spec.text} --against {format_.value}")
 
 
 def _path(loaded: Loaded, format_: Format, output: Path | None) -> Path:
     if output is not None:
-        wrong = output.suffix in (".onnx", ".nir") and output.suffix != SUFFIX[format_]
+        wrong = output.suffix in (".onnx", ".nir") and output.suffix != SUFFIX.get(format_)
         if wrong:
             raise UsageError(f"output {output} does not fit --format {format_.value}: expected a directory or "
-                             f"'{SUFFIX[format_] or 'no extension'}'")  # fmt: skip
+                             f"'{SUFFIX.get(format_) or 'no extension'}'")  # fmt: skip
         return output
     if loaded.directory is None:
-        raise UsageError(f"output is missing: add -o, e.g. -o {loaded.name}{SUFFIX[format_] or '_c'}")
+        raise UsageError(
+            f"output is missing: add -o, e.g. -o {loaded.name}{SUFFIX.get(format_) or '_' + format_.value}"
+        )
     return loaded.directory / format_.value
 
 
@@ -100,6 +109,11 @@ def write(
         from sparsecirc.export.nir import export_nir
 
         return export_nir(graph, path, allow_approximate=allow_approximate)
+    if format_ is not Format.C:
+        from sparsecirc import hardware
+
+        exporter = {Format.BRIAN2: hardware.export_brian2, Format.PYNN: hardware.export_pynn}[format_]
+        return exporter(graph, path)
     from sparsecirc.export.c import export_c
 
     return export_c(graph, path, name=name)
@@ -146,5 +160,6 @@ COMMAND = Command(
         "sparsecirc export runs/gru --format onnx",
         "sparsecirc export demo:snn --format nir -o snn.nir",
         "sparsecirc export runs/gru --format c -o gru_c --json",
+        "sparsecirc export runs/snn --format brian2 --python .emulators/brian2/bin/python",
     ),
 )

@@ -6,6 +6,7 @@ import importlib.metadata
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +24,16 @@ Inputs = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
 
 
-def why_not(format_: Format) -> str | None:
+SIMULATORS = (Format.BRIAN2, Format.PYNN)
+"""Formats for simulators, which run in an environment of their own."""
+
+
+def why_not(format_: Format, python: Path | None = None) -> str | None:
     """Why an artefact of this format cannot be run here; ``None`` where it can."""
+    if format_ is Format.PYNN:
+        return "connection lists are read by PyNN"
+    if format_ in SIMULATORS and python is None:
+        return f"give --python, an interpreter that has {format_.value}"
     if format_ is Format.ONNX and not _has("onnxruntime"):
         return "onnxruntime is not installed: pip install 'sparsecirc[onnx]'"
     if format_ is Format.C and not any(shutil.which(n) for n in ("cc", "gcc", "clang")):
@@ -75,15 +84,39 @@ def unreduced(graph: Graph) -> Graph:
     return replace(graph, outputs={name: source(value) for name, value in graph.outputs.items()})
 
 
-def check_artefact(loaded: Loaded, format_: Format, made: Export) -> dict[str, Any]:
-    """Run a written artefact on an input of 4 samples and 24 steps and compare it with the interpreter."""
-    reason = why_not(format_)
+def check_artefact(loaded: Loaded, format_: Format, made: Export, python: Path | None = None) -> dict[str, Any]:
+    """Run a written artefact on an input of 4 samples and 24 steps and compare it with the interpreter.
+
+    Simulators are run by ``python``, on one sample.
+    """
+    reason = why_not(format_, python)
     if reason is not None:
         return {"ok": True, "ran_with": None, "why": reason, "outputs": []}
+    if format_ in SIMULATORS:
+        return _check_simulator(loaded, made, str(python))
     x = loaded.input(batch=4, steps=24)
     graph, got = run_artefact(loaded.graph, format_, made, x)
     rows = compare(graph, format_.value, interpret(graph, x, keep_values=True), got)
     return {"ran_with": runner_name(format_), "why": None, **summary(rows)}
+
+
+def _check_simulator(loaded: Loaded, made: Export, python: str) -> dict[str, Any]:
+    from sparsecirc.hardware import check_simulator, run_simulator
+
+    x = loaded.input(batch=1, steps=24)[loaded.graph.inputs[0].name]
+    x = np.swapaxes(x, 0, 1) if loaded.graph.batch_first else x
+    found = run_simulator(made, x, python=python)
+    report = check_simulator(loaded.graph, x, found)
+    return {
+        "ran_with": str(found["runner"]),
+        "why": None,
+        "ok": report.ok,
+        "max_abs_diff": report.max_abs_diff,
+        "tolerance": 0.0,
+        "spike_mismatches": report.spike_mismatches,
+        "ties": len(report.ties),
+        "outputs": [asdict(o) for o in report.outputs],
+    }
 
 
 def runner_name(format_: Format) -> str:

@@ -1,0 +1,180 @@
+"""Spiking networks written for simulators that this project did not write, with a runner that needs only those."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sparsecirc._verify import VerifyReport, compare
+from sparsecirc.errors import UsageError
+from sparsecirc.export import Export
+from sparsecirc.export._export import density_note, gzip_bytes, write_files
+from sparsecirc.hardware._bundle import bundle
+from sparsecirc.hardware._network import Network, network
+from sparsecirc.ir import Graph, Result, interpret
+
+SCRIPTS = Path(__file__).parent / "scripts"
+PYNN_HEADER = '# columns = ["i", "j", "weight", "delay"]\n'
+
+
+def export_brian2(graph: Graph, folder: str | os.PathLike[str]) -> Export:
+    """Write a spiking network for Brian2: ``net.npz`` and ``run_brian2.py``, which needs Brian2 and numpy only.
+
+    Every cell and every reset is exact in float64, without a lag between layers: ``python run_brian2.py INPUT.npy
+    OUTPUT.npz`` (``--device cpp`` compiles it) gives the spikes of `interpret`.
+
+    Args:
+        graph: spiking layers, and weighted sums of spikes between them.
+        folder: where the two files go; made where it is missing.
+
+    Raises:
+        UnsupportedError: something between the layers is no weighted sum of spikes; named.
+    """
+    net = network(graph)
+    notes = ("spikes act in the same step on the layers behind, as in the graph: no lag per layer",)
+    return _write(graph, net, folder, "run_brian2.py", "brian2", {"net.npz": bundle(net)}, notes)
+
+
+def export_pynn(graph: Graph, folder: str | os.PathLike[str]) -> Export:
+    """Write plain connection lists: one text file per projection, rows of (pre, post, weight, delay in ms).
+
+    The files are what PyNN's ``FromFileConnector`` reads, so that SpiNNaker, BrainScaleS, NEST and Brian2 do through
+    PyNN; ``populations.json`` names sizes, decays, thresholds, biases and resets, in steps and in units of the weights.
+    Every connection takes one step, one that skips layers as many more, so that a layer of depth d is d steps late.
+
+    Args:
+        graph: spiking layers, and weighted sums of spikes between them, with ``dt``.
+        folder: where the files go; made where it is missing.
+
+    Raises:
+        UnsupportedError: something between the layers is no weighted sum of spikes; named.
+        UsageError: the graph has no ``dt``, so that delays have no unit.
+    """
+    net = network(graph)
+    if net.dt is None:
+        raise UsageError("the graph has no dt: delays need one, pass dt= when you read the model, e.g. 1e-3")
+    files: dict[str, bytes] = {}
+    listed: list[dict[str, Any]] = []
+    for k, c in enumerate(net.projections):
+        pre, post, weight = c.connections
+        delay = net.delay(c) * net.dt * 1e3
+        rows = "".join(f"{i}\t{j}\t{w!r}\t{delay:g}\n" for i, j, w in zip(pre, post, weight.tolist(), strict=True))
+        name = f"connections_{k}.txt"
+        files[name] = (PYNN_HEADER + rows).encode()
+        listed.append({"file": name, "weight": c.name, "pre": c.pre, "post": c.post, "connections": len(pre)})
+    populations = [
+        {"name": p.name, "size": p.units, "kind": p.kind, "depth": net.depths[p.name]}
+        | {"reset": p.options.reset.value, "delay": p.options.delay, "bias": p.bias.tolist()}
+        | {k: v.tolist() for k, v in p.vectors.items()}
+        for p in net.populations
+    ]
+    described = {"dt_ms": net.dt * 1e3, "populations": populations, "projections": listed}
+    files = {"populations.json": json.dumps(described, indent=1).encode(), **files}
+    notes = ("rows are (pre, post, weight, delay in ms); a layer of depth d fires d steps late",)
+    return _write(graph, net, folder, "", "pynn", files, notes)
+
+
+def _write(
+    graph: Graph,
+    net: Network,
+    folder: str | os.PathLike[str],
+    runner: str,
+    format_: str,
+    files: dict[str, bytes],
+    notes: Sequence[str],
+) -> Export:
+    every = dict(files)
+    if runner:
+        every[runner] = (SCRIPTS / runner).read_bytes()
+        notes = (*notes, f"python {runner} INPUT.npy OUTPUT.npz needs {format_} and numpy, not sparsecirc")
+    root = Path(folder)
+    paths = write_files({root / name: data for name, data in every.items()})
+    size = sum(len(d) for d in files.values())
+    full = sum(p.weight.size for p in net.projections)
+    live = sum(p.nnz for p in net.projections)
+    dense = size if live == 0 else round(size * full / live)
+    return Export(
+        format_, paths, size, dense, gzip_bytes(*files.values()), "connections",
+        (*notes, f"{density_note(graph)}; only those are written", *net.notes),
+    )  # fmt: skip
+
+
+def run_simulator(
+    export: Export,
+    x: ArrayLike,
+    *,
+    python: str | os.PathLike[str] = sys.executable,
+    options: Sequence[str] = (),
+    timeout: float = 600.0,
+) -> dict[str, NDArray[Any]]:
+    """Run what an exporter wrote, in the interpreter that has the simulator.
+
+    Args:
+        export: with a runner among its files.
+        x: one input, (T, 1, *features).
+        python: the interpreter.
+        options: further arguments of the runner.
+        timeout: seconds.
+
+    Returns:
+        ``"NAME.spk"`` and ``"NAME.mem"`` by layer, (T, units), and ``"runner"``, the simulator with its version.
+
+    Raises:
+        UsageError: there is no such interpreter, the export has no runner, the input is a batch, or the runner failed,
+            with the last line that it said.
+    """
+    runner = next((p for p in export.paths if p.suffix == ".py"), None)
+    array = np.asarray(x)
+    if runner is None:
+        raise UsageError(f"the export '{export.format}' has no runner: read its files with a program of your own")
+    if not Path(python).is_file():
+        raise UsageError(f"{os.fspath(python)} is not a file: expected the Python interpreter that has the simulator")
+    if array.ndim < 3 or array.shape[1] != 1:
+        raise UsageError(f"the input has shape {array.shape}: expected (T, 1, features), runners take one sample")
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "x.npy", Path(folder) / "y.npz"
+        np.save(source, array.reshape(len(array), -1).astype(np.float64))
+        command = [str(Path(python).absolute()), str(runner.resolve()), str(source), str(target), *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, cwd=folder)
+        if done.returncode or not target.is_file():
+            last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no words")
+            raise UsageError(
+                f"{runner.name} ended with code {done.returncode}: {last}; it was run by {os.fspath(python)}"
+            )
+        with np.load(target, allow_pickle=False) as file:
+            return dict(file)
+
+
+def check_simulator(graph: Graph, x: ArrayLike, found: dict[str, NDArray[Any]]) -> VerifyReport:
+    """Compare every spike that a simulator gave with `interpret`, up to the first tie of each layer.
+
+    Args:
+        graph: what was exported, time first.
+        x: the input it was run on, (T, 1, *features).
+        found: what `run_simulator` returned.
+
+    Raises:
+        UsageError: the simulator gave no spikes of a layer.
+    """
+    layers = [n for n in graph.recurrent if n.cell.spiking]
+    missing = [n.name for n in layers if f"{n.name}.spk" not in found]
+    if missing:
+        raise UsageError(f"the simulator gave no spikes of layer '{missing[0]}': it gave {sorted(found)}")
+    shown = replace(graph, outputs={n.name: f"{n.name}.spk" for n in layers}, batch_first=False)
+    truth = interpret(shown, x, keep_values=True)
+    values = {
+        f"{n.name}.spk": np.asarray(found[f"{n.name}.spk"], np.float64).reshape(truth.values[f"{n.name}.spk"].shape)
+        for n in layers
+    }
+    outputs = {n.name: values[f"{n.name}.spk"] for n in layers}
+    return compare(shown, truth, Result(outputs, {}, values))

@@ -1,0 +1,1 @@
+"""Runners that exports copy beside their networks; each needs numpy and its simulator, nothing of this package."""
