@@ -13,7 +13,7 @@ from sparsecirc.nn._spiking import SparseLIF, SparseRLIF
 from sparsecirc.nn._surrogate import Surrogate, atan, fast_sigmoid, sigmoid, straight_through, triangular
 from sparsecirc.nn._synaptic import SparseRSynaptic, SparseSynaptic
 from sparsecirc.nn._target import to_target
-from sparsecirc.nn._weight import SparseWeight
+from sparsecirc.nn._weight import SparseWeight, fan_in_uniform_
 
 __all__ = [
     "GraphRNN",
@@ -29,6 +29,7 @@ __all__ = [
     "SparseWeight",
     "Surrogate",
     "atan",
+    "fan_in_uniform_",
     "fast_sigmoid",
     "has_sparse_layers",
     "parameter_pairs",

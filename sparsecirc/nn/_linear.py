@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparsecirc._pattern import Pattern
 from sparsecirc.nn._common import Live, check_shape, computed, copy_into, ops_for, pattern_of
-from sparsecirc.nn._weight import SparseWeight, random_pattern
+from sparsecirc.nn._weight import SparseWeight, fan_in_uniform_, random_pattern
 from sparsecirc.patterns import PatternMaker
 
 
@@ -20,7 +20,7 @@ class SparseLinear(nn.Module):
         in_features: features of x.
         out_features: features of y.
         bias: whether there is a b.
-        density: share of live connections of a random pattern.
+        density: share of live connections of a random pattern; None for what the maker brings (`patterns.modular`).
         pattern: makes that pattern from random scores, or is the pattern itself.
         dtype: float32, or float64 for the plain torch reference.
 
@@ -34,7 +34,7 @@ class SparseLinear(nn.Module):
         out_features: int,
         bias: bool = True,
         *,
-        density: float = 0.1,
+        density: float | None = 0.1,
         pattern: Pattern | PatternMaker | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -49,11 +49,14 @@ class SparseLinear(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Uniform within +-1 / sqrt(live fan-in): nn.Linear's bound, widened as connections are fewer."""
-        fan_in = self.weight.nnz / max(1, self.out_features)
-        bound = 1.0 / math.sqrt(fan_in) if fan_in else 0.0
-        self.weight.values.uniform_(-bound, bound)
+        """Row by row uniform within +-1 / sqrt(its live fan-in): nn.Linear's bound, widened as connections are fewer.
+
+        Biases are within +-1 / sqrt(mean live fan-in).
+        """
+        fan_in_uniform_(self.weight, 1.0 / math.sqrt(max(1, self.in_features)))
         if self.bias is not None:
+            fan_in = self.weight.nnz / max(1, self.out_features)
+            bound = 1.0 / math.sqrt(fan_in) if fan_in else 0.0
             self.bias.uniform_(-bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:

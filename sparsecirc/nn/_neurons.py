@@ -14,7 +14,7 @@ from sparsecirc.cells import Reset
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.nn._common import Live, check_shape, computed, copy_into, ops_for, pattern_of
 from sparsecirc.nn._surrogate import surrogate_of
-from sparsecirc.nn._weight import SparseWeight, random_pattern
+from sparsecirc.nn._weight import SparseWeight, fan_in_uniform_, random_pattern
 from sparsecirc.ops import _autograd as ops
 from sparsecirc.patterns import PatternMaker
 
@@ -66,7 +66,9 @@ class SparseNeurons(nn.Module):
             else:
                 self.register_buffer(name, tensor)
 
-    def _feed_back(self, features: int, density: float, pattern: Pattern | PatternMaker | None, learn: bool) -> None:
+    def _feed_back(
+        self, features: int, density: float | None, pattern: Pattern | PatternMaker | None, learn: bool
+    ) -> None:
         """Add the recurrent weight (features, features) and its bias."""
         self.linear_features = features
         if not isinstance(pattern, Pattern):
@@ -79,11 +81,14 @@ class SparseNeurons(nn.Module):
         self.reset_parameters()
 
     @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Feedback uniform within +-1 / sqrt(N), the bound of snntorch's recurrent nn.Linear."""
+    def reset_parameters(self, *, rescale: bool = False) -> None:
+        """Feedback within +-1 / sqrt(N), as snntorch's; ``rescale``: by rows, times sqrt(N / live fan-in)."""
         if self._is_recurrent():
             bound = 1.0 / math.sqrt(self.linear_features)
-            self.recurrent.values.uniform_(-bound, bound)
+            if rescale:
+                fan_in_uniform_(self.recurrent, bound)
+            else:
+                self.recurrent.values.uniform_(-bound, bound)
             self.recurrent_bias.uniform_(-bound, bound)
 
     def _is_recurrent(self) -> bool:

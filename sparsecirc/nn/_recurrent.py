@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from sparsecirc._pattern import Pattern
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.nn._common import Live, check_shape, computed, copy_into, ops_for, pattern_of
-from sparsecirc.nn._weight import SparseWeight, random_pattern
+from sparsecirc.nn._weight import SparseWeight, fan_in_uniform_, random_pattern
 from sparsecirc.ops import _autograd as ops
 from sparsecirc.patterns import PatternMaker
 
@@ -45,7 +45,7 @@ class SparseRNNBase(nn.Module):
         bidirectional: whether each layer also runs backwards.
         proj_size: features of a projection of the output, which is then fed back; 0 for none, LSTM only.
         density: share of live connections of random patterns, or one per role: ``{"ih": 1.0, "hh": 0.1, "hr": 0.5}``;
-            a role without one is dense.
+            a role without one is dense. None for what the maker brings (`patterns.modular`).
         pattern: makes those patterns from random scores, gate by gate (see `sparsecirc.patterns`).
         patterns: patterns by weight name, ``"weight_hh_l0"``; the others are random.
         dtype: float32, or float64 for the plain torch reference.
@@ -67,7 +67,7 @@ class SparseRNNBase(nn.Module):
         bidirectional: bool = False,
         proj_size: int = 0,
         *,
-        density: float | Mapping[str, float] = 0.1,
+        density: float | Mapping[str, float | None] | None = 0.1,
         pattern: PatternMaker | None = None,
         patterns: Mapping[str, Pattern] | None = None,
         dtype: torch.dtype | None = None,
@@ -90,7 +90,7 @@ class SparseRNNBase(nn.Module):
                 if name in given:
                     made = given.pop(name)
                 else:
-                    made = random_pattern(rows, cols, share.get(role, 1.0), pattern, gates)
+                    made = random_pattern(rows, cols, share.get(role, 1.0), pattern if role in share else None, gates)
                 check_shape(name, made, (rows, cols))
                 self.add_module(name, SparseWeight(made, dtype=dtype))
                 if role != "hr":
@@ -133,12 +133,13 @@ class SparseRNNBase(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self, *, rescale: bool = False) -> None:
-        """Uniform within +-1 / sqrt(hidden_size), torch's bound; ``rescale`` widens it by sqrt(cols / live fan-in)."""
+        """Uniform within +-1 / sqrt(hidden_size), torch's; ``rescale``: by rows, times sqrt(cols / live fan-in)."""
         bound = 1.0 / math.sqrt(self.hidden_size)
         for _, weight in self.weights():
-            live = weight.nnz / (weight.shape[0] * weight.shape[1])
-            wide = bound / math.sqrt(live) if rescale and live else bound
-            weight.values.uniform_(-wide, wide)
+            if rescale:
+                fan_in_uniform_(weight, bound)
+            else:
+                weight.values.uniform_(-bound, bound)
         for name, parameter in self.named_parameters():
             if name.startswith("bias_"):
                 parameter.uniform_(-bound, bound)

@@ -91,7 +91,7 @@ class SparseRSynaptic(SparseNeurons):
         learn_recurrent: whether V and b are trained.
         reset_mechanism: ``"subtract"``, ``"zero"`` or ``"none"``.
         reset_delay: whether a reset acts one step after its spike.
-        density: share of live connections of a random pattern.
+        density: share of live connections of a random pattern; None for what the maker brings.
         pattern: makes that pattern from random scores, or is the pattern itself.
 
     Raises:
@@ -116,7 +116,7 @@ class SparseRSynaptic(SparseNeurons):
         learn_recurrent: bool = True,
         reset_mechanism: str = "subtract",
         reset_delay: bool = True,
-        density: float = 0.1,
+        density: float | None = 0.1,
         pattern: Pattern | PatternMaker | None = None,
     ) -> None:
         vectors = {

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sparsecirc._pattern import Pattern
@@ -90,16 +91,37 @@ class SparseWeight(nn.Module):
         return f"{rows}x{cols}, nnz={self.nnz}, density={self.nnz / (rows * cols) if rows * cols else 0.0:.4g}"
 
 
-def random_pattern(rows: int, cols: int, density: float, maker: PatternMaker | None, blocks: int = 1) -> Pattern:
+@torch.no_grad()
+def fan_in_uniform_(weight: SparseWeight, bound: float) -> None:
+    """Uniform values, row by row within +-bound sqrt(cols / live connections of the row).
+
+    Every row then passes on as much variance as a dense one within +-bound would, however few connections it has (as
+    G2GNet starts, Konstantaropoulos et al. 2025, arXiv:2508.14140).
+
+    Args:
+        weight: filled in place.
+        bound: of a dense row, e.g. 1 / sqrt(cols) for nn.Linear's.
+    """
+    counts = weight.indptr.diff()
+    wide = bound * (weight.shape[1] / counts.clamp(min=1)).sqrt().to(weight.values.dtype)
+    weight.values.uniform_(-1.0, 1.0).mul_(torch.repeat_interleave(wide, counts.long()))
+
+
+def random_pattern(rows: int, cols: int, density: float | None, maker: PatternMaker | None, blocks: int = 1) -> Pattern:
     """A random pattern of ``density``, made gate block by gate block; random numbers are torch's.
 
     Raises:
-        UsageError: the density is outside (0, 1].
+        UsageError: the density is outside (0, 1], or there is neither a density nor a maker that brings its own.
     """
-    if not 0.0 < density <= 1.0:
+    if density is None and maker is not None:
+        return Pattern.stack(maker(_random_scores(rows // blocks, cols), None) for _ in range(blocks))
+    if density is None or not 0.0 < density <= 1.0:
         raise UsageError(f"density is {density}: expected a number above 0, up to 1; 0.1 keeps one connection in ten")
     if density == 1.0 and maker is None:
         return Pattern.full(rows, cols)
     make = unstructured if maker is None else maker
-    scores = [np.asarray(torch.rand(rows // blocks, cols, dtype=torch.float64).numpy()) for _ in range(blocks)]
-    return Pattern.stack(make(s, 1.0 - density) for s in scores)
+    return Pattern.stack(make(_random_scores(rows // blocks, cols), 1.0 - density) for _ in range(blocks))
+
+
+def _random_scores(rows: int, cols: int) -> NDArray[np.float64]:
+    return np.asarray(torch.rand(rows, cols, dtype=torch.float64).numpy())

@@ -153,7 +153,10 @@ def test_initial_values():
     bound = 100**-0.5
     assert 0.8 * bound < float(layer.weight_hh_l0.values.detach().abs().max()) <= bound
     layer.reset_parameters(rescale=True)
-    assert 0.8 * bound < float(layer.weight_hh_l0.values.detach().abs().max()) * 0.1**0.5 <= bound
+    dense = layer.weight_hh_l0.dense().detach().abs().amax(1)
+    alive = torch.from_numpy(layer.weight_hh_l0.pattern.fan_in() / 100)
+    assert bool((dense * alive.sqrt() <= bound * (1 + 1e-6)).all())
+    assert float((dense * alive.sqrt()).max()) > 0.9 * bound
 
 
 def test_checkpoints_say_what_their_values_mean():
