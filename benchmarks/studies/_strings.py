@@ -17,6 +17,7 @@ from sparsecirc import Masks
 from sparsecirc._files import write_atomic
 from sparsecirc.data import Dataset, reber
 from sparsecirc.nn import GraphRNN
+from sparsecirc.nn._recurrent import SparseRNNBase
 from sparsecirc.structures import LayeredGraph
 
 LETTERS, FEATURES, CLIP = 128, 50, 5.0
@@ -34,7 +35,7 @@ class Reader(nn.Module):
     def __init__(self, cell: str) -> None:
         super().__init__()
         self.embed = nn.Embedding(LETTERS, FEATURES)
-        self.rnn = KINDS[cell](FEATURES, 50, 3, batch_first=True)
+        self.rnn: Any = KINDS[cell](FEATURES, 50, 3, batch_first=True)
         self.fc = nn.Linear(50, 2)
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -74,30 +75,30 @@ def tensors(data: Dataset, part: str) -> tuple[torch.Tensor, torch.Tensor, torch
     return x[..., 0].long(), torch.from_numpy(getattr(data, f"lengths_{part}")), y
 
 
-def train(model: nn.Module, data: Dataset, epochs: int, batch: int, seed: int, masks: Masks | None = None) -> None:
+def train(
+    model: Reader | GraphReader, data: Dataset, epochs: int, batch: int, seed: int, masks: Masks | None = None
+) -> None:
     """Adam at 1e-3 with gradients clipped at 5; dead connections stay dead where there are masks.
 
-    Without masks it ends after the first epoch in which at most one training string in a thousand was mistaken.
+    Recurrent layers are trained by the package's own kernels, on their live connections, and are torch's again
+    afterwards: the same arithmetic at less than half the time for layers this small.
     """
     torch.manual_seed(seed)
     x, lengths, y = tensors(data, "train")
+    if isinstance(model, Reader):
+        model.rnn = SparseRNNBase.from_dense(model.rnn, {} if masks is None else masks)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    hooks: list[Any] = [] if masks is None else [masks.attach(optimizer), masks.mask_gradients()]
     for _ in range(epochs):
-        order, mistaken = torch.randperm(len(y)), 0
+        order = torch.randperm(len(y))
         for k in range(math.ceil(len(y) / batch)):
             index = order[k * batch : (k + 1) * batch]
             n = lengths[index]
             optimizer.zero_grad()
-            scores = model(x[index, : int(n.max())], n)
-            mistaken += int((scores.argmax(1) != y[index]).sum())
-            nn.functional.cross_entropy(scores, y[index]).backward()  # type: ignore[no-untyped-call]
+            nn.functional.cross_entropy(model(x[index, : int(n.max())], n), y[index]).backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), CLIP)
             optimizer.step()
-        if masks is None and 1000 * mistaken <= len(y):
-            break
-    for hook in hooks:
-        hook.remove()
+    if isinstance(model, Reader):
+        model.rnn = model.rnn.to_dense()
 
 
 @torch.no_grad()
