@@ -168,6 +168,22 @@ def test_a_bad_start_ends_with_the_dense_network():
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
 
+@pytest.mark.parametrize(("last", "sparsity"), [(0.9, 0.5), (0.7, 0.0)])
+def test_training_that_ends_early_judges_the_last_share(last, sparsity):
+    model = network()
+    before = copy.deepcopy(model.state_dict())
+    rule = UntilDrop(model, values(0.9, 0.9, last), tolerance=0.1, every=1, share=0.5)
+    assert rule.step()
+    assert rule.last is not None
+    assert rule.finish() == (sparsity == 0)
+    assert rule.done
+    assert rule.sparsity == sparsity
+    assert (rule.last is None) == (sparsity == 0)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items()) == (sparsity == 0)
+    assert not rule.finish()
+    assert len(rule.history) == 3
+
+
 @pytest.mark.parametrize("stop", [0, 1, 3, 5])
 def test_the_search_goes_on_after_a_stop(stop):
     def make(model, optimizer):

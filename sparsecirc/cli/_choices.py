@@ -11,6 +11,17 @@ class Method(str, Enum):
     MAGNITUDE = "magnitude"
     RANDOM = "random"
     LATTICE = "lattice"
+    SNIP = "snip"
+    TAYLOR = "taylor"
+    FISHER = "fisher"
+    GRASP = "grasp"
+    MOVEMENT = "movement"
+    ACTIVITY = "activity"
+
+    @property
+    def looks_at_gradients(self) -> bool:
+        """Whether it needs data to compute a loss on."""
+        return self in (Method.SNIP, Method.TAYLOR, Method.FISHER, Method.GRASP)
 
 
 class Adjacency(str, Enum):
@@ -50,6 +61,16 @@ class Schedule(str, Enum):
 
     ONE_SHOT = "one-shot"
     CUBIC = "cubic"
+    REWIND = "rewind"
+    UNTIL_DROP = "until-drop"
+
+
+class Budget(str, Enum):
+    """How a sparsity is shared among the weights."""
+
+    UNIFORM = "uniform"
+    ERDOS_RENYI = "erdos-renyi"
+    ERDOS_RENYI_KERNEL = "erdos-renyi-kernel"
 
 
 class RecipeAction(str, Enum):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -70,6 +70,29 @@ class Fitted:
     lengths_test: NDArray[np.int64] | None
     batch_first: bool
     timed: bool
+
+    def held_out(self, seed: int) -> tuple[Fitted, Fitted]:
+        """The data without a tenth of its training part, and with that tenth in place of the test part.
+
+        Raises:
+            UsageError: fewer than ten training samples.
+        """
+        count = len(self.y_train)
+        if count < 10:
+            raise UsageError(f"{count} training samples: expected at least 10, so that a tenth can be held out")
+        order = np.random.default_rng(seed).permutation(count)
+        some, rest = order[: count // 10], np.sort(order[count // 10 :])
+        lengths = self.lengths_train
+        return (
+            replace(
+                self, x_train=self.x_train[rest], y_train=self.y_train[rest],
+                lengths_train=None if lengths is None else lengths[rest],
+            ),
+            replace(
+                self, x_test=self.x_train[some], y_test=self.y_train[some],
+                lengths_test=None if lengths is None else lengths[some],
+            ),
+        )  # fmt: skip
 
     def logits(self, model: Any, x: NDArray[np.float32], lengths: NDArray[np.int64] | None) -> Any:
         """Class scores (B, classes) of a torch module: its first output, summed over time where it has time."""

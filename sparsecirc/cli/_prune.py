@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sparsecirc.cli._choices import Adjacency, Keep, Method, Order, Schedule, Scope
+from sparsecirc.cli._choices import Adjacency, Budget, Keep, Method, Order, Schedule, Scope
 from sparsecirc.cli._command import Command, ModelSpec
 from sparsecirc.cli._console import Out, split_names, table
 
@@ -18,12 +18,39 @@ def prune(
     sparsity: Annotated[
         float | None, typer.Option("--sparsity", "-s", help="Share of dead connections, 0 to below 1. Default 0.9.")
     ] = None,
-    method: Annotated[Method | None, typer.Option("--method", help="Score. Default magnitude.")] = None,
+    method: Annotated[
+        Method | None, typer.Option("--method", help="What a connection is worth. Default magnitude.")
+    ] = None,
+    score_samples: Annotated[
+        int | None,
+        typer.Option("--score-samples", help="Training samples that a score of data looks at. Default 1000."),
+    ] = None,
     pattern: Annotated[
-        str | None, typer.Option("--pattern", help="unstructured, block:16x1, 2:4 or fan-in:8. Default unstructured.")
+        str | None,
+        typer.Option("--pattern", help="unstructured, block:16x1, 2:4, fan-in:8, rows or columns."),
+    ] = None,
+    keep_diagonal: Annotated[
+        bool | None,
+        typer.Option("--keep-diagonal/--free-diagonal", help="Keep the connection of each unit to itself."),
     ] = None,
     scope: Annotated[Scope | None, typer.Option("--scope", help="Where sparsity is counted. Default per-gate.")] = None,
+    budget: Annotated[
+        Budget | None, typer.Option("--budget", help="How the weights share the sparsity. Default uniform.")
+    ] = None,
+    minimum_density: Annotated[
+        float | None, typer.Option("--minimum-density", help="Least of any weight, with another budget. Default 0.")
+    ] = None,
     schedule: Annotated[Schedule | None, typer.Option("--schedule", help="How it grows. Default one-shot.")] = None,
+    rounds: Annotated[int | None, typer.Option("--rounds", help="Of --schedule rewind. Default 3.")] = None,
+    rewind_to: Annotated[
+        float | None, typer.Option("--rewind-to", help="Epoch whose weights come back, e.g. 0.5. Default 0.")
+    ] = None,
+    tolerance: Annotated[
+        float | None, typer.Option("--tolerance", help="Accuracy that until-drop may lose. Default 0.01.")
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option("--share", help="Of the live connections, per epoch of until-drop. Default 0.2.")
+    ] = None,
     include: Annotated[
         str | None, typer.Option("--include", help="Only weights of these names; globs with commas: 'rnn.*'.")
     ] = None,
@@ -71,6 +98,9 @@ def prune(
 
     given = {
         "sparsity": sparsity, "method": method, "pattern": pattern, "scope": scope, "schedule": schedule, "data": data,
+        "score_samples": score_samples, "keep_diagonal": keep_diagonal, "budget": budget,
+        "minimum_density": minimum_density, "rounds": rounds, "rewind_to": rewind_to, "tolerance": tolerance,
+        "share": share,
         "epochs": epochs, "learning_rate": learning_rate, "batch_size": batch_size, "seed": seed,
         "include": split_names(include, "--include"), "exclude": split_names(exclude, "--exclude"),
         "lattice_adjacency": lattice_adjacency, "lattice_order": lattice_order, "lattice_keep": lattice_keep,
@@ -121,5 +151,7 @@ COMMAND = Command(
         "sparsecirc prune model.safetensors --arch mynet:build --pattern 2:4 -o runs/mine",
         "sparsecirc prune demo:mnist-lstm --method lattice --sparsity 0.9 --data mnist --epochs 1 -o runs/lattice",
         "sparsecirc prune demo:gru --schedule cubic --data digits --epochs 8 -o runs/slow --resume",
+        "sparsecirc prune demo:mnist-lstm --method taylor --budget erdos-renyi --data mnist --epochs 1 -o runs/taylor",
+        "sparsecirc prune demo:gru --schedule until-drop --tolerance 0.02 --data digits --epochs 20 -o runs/far",
     ),
 )

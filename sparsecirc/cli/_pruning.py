@@ -34,35 +34,36 @@ def run_recipe(out: Out, loaded: Loaded, recipe: Recipe, path: Path, *, resume: 
         Interrupted: stopped while training; what was reached is kept for ``--resume``.
     """
     from sparsecirc._prune import plan
+    from sparsecirc.cli._models import has_torch_model, torch_model
+    from sparsecirc.cli._scoring import score_of
 
     graph = loaded.graph
-    planned = plan(graph, recipe.resolved_sparsity, **recipe.criteria())  # refuses before any training
-    if recipe.data is None:
+    fitted = None
+    if recipe.data is not None:
+        from sparsecirc.cli._fit import fit, load_data
+
+        fitted = fit(graph, load_data(recipe.data, out))
+    model = torch_model(loaded, out) if fitted is not None or has_torch_model(loaded) else None
+    sparsity = recipe.sparsity_for(graph)
+    how = recipe.criteria(score_of(out, recipe, loaded, model, fitted))
+    planned = plan(graph, sparsity, **how)  # refuses before any training
+    if fitted is None:
         if resume:
             raise UsageError("nothing to resume: only a run with --data and --epochs can be interrupted halfway")
-        model = _pruned_in_place(loaded, out, planned.patterns)
+        if model is not None:
+            apply_patterns(model, planned.patterns)
         pruned = graph.with_patterns(planned.patterns)
         accuracy = None
     else:
-        from sparsecirc.cli._training import train
+        from sparsecirc.cli._training import Job, train
 
-        model, planned, accuracy = train(out, loaded, recipe, path, planned, resume=resume, force=force)
+        job = Job(loaded, recipe, model, fitted, planned, sparsity, how)
+        planned, accuracy = train(out, job, path, resume=resume, force=force)
         pruned = _graph_of(loaded, model, planned.patterns)
     report = _report(loaded, recipe, graph, pruned, planned, accuracy)
     with staged(path, force=force) as stage:
         write_all(stage, loaded, recipe, model, pruned, report, planned.explanations)
     return report
-
-
-def _pruned_in_place(loaded: Loaded, out: Out, patterns: Mapping[str, Pattern]) -> Any:
-    """The torch module with its dead connections at zero; ``None`` where the source is a graph only."""
-    from sparsecirc.cli._models import has_torch_model, torch_model
-
-    if not has_torch_model(loaded):
-        return None
-    model = torch_model(loaded, out)
-    apply_patterns(model, patterns)
-    return model
 
 
 def apply_patterns(model: Any, patterns: Mapping[str, Pattern]) -> None:

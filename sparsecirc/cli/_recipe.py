@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from sparsecirc.cli._choices import Adjacency, Keep, Method, Order, Schedule, Scope
+from sparsecirc.cli._choices import Adjacency, Budget, Keep, Method, Order, Schedule, Scope
 from sparsecirc.cli._console import split_names
+from sparsecirc.cli._recipe_checks import check_recipe
 from sparsecirc.cli._recipe_file import RecipeFile, read_recipe_file, recipe_path
 from sparsecirc.errors import UsageError
 
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sparsecirc._prune import Sparsity
+    from sparsecirc.ir import Graph
     from sparsecirc.patterns import Lattice
+    from sparsecirc.scores import Score
 
 
-PATTERN_FORMS = "unstructured, block:ROWSxCOLS (block:16x1), N:M (2:4), fan-in:K (fan-in:8)"
+PATTERN_FORMS = "unstructured, block:ROWSxCOLS (block:16x1), N:M (2:4), fan-in:K (fan-in:8), rows, columns"
+_WORDS = ("unstructured", "rows", "columns")
 _BLOCK = re.compile(r"block:(\d+)x(\d+)")
 _N_M = re.compile(r"(\d+):(\d+)")
 _FAN_IN = re.compile(r"fan-in:(\d+)")
@@ -43,9 +47,9 @@ def pattern_named(text: str) -> Callable[..., Any]:
         return patterns.n_m(int(match[1]), int(match[2]))
     if match := _FAN_IN.fullmatch(text):
         return patterns.fan_in(int(match[1]))
-    if text != "unstructured":
+    if text not in _WORDS:
         raise UsageError(f"pattern '{text}' is unknown: expected one of {PATTERN_FORMS}")
-    return patterns.unstructured
+    return {"rows": patterns.rows, "columns": patterns.columns}.get(text, patterns.unstructured)
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
@@ -72,8 +76,16 @@ class Recipe(BaseModel):
     sparsities: dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(default_factory=dict)
     method: Method = Method.MAGNITUDE
     pattern: str = "unstructured"
+    keep_diagonal: bool = False
     scope: Scope = Scope.PER_GATE
+    budget: Budget = Budget.UNIFORM
+    minimum_density: float = Field(0.0, ge=0.0, le=1.0)
     schedule: Schedule = Schedule.ONE_SHOT
+    rounds: int = Field(3, ge=1)
+    rewind_to: float = Field(0.0, ge=0.0)
+    tolerance: float = Field(0.01, ge=0.0)
+    share: float = Field(0.2, gt=0.0, lt=1.0)
+    score_samples: int = Field(1000, ge=1)
     data: str | None = None
     epochs: int = Field(0, ge=0)
     learning_rate: float = Field(1e-3, gt=0)
@@ -92,7 +104,7 @@ class Recipe(BaseModel):
     @field_validator("pattern")
     @classmethod
     def _known_pattern(cls, text: str) -> str:
-        if text == "unstructured" or any(form.fullmatch(text) for form in (_BLOCK, _N_M, _FAN_IN)):
+        if text in _WORDS or any(form.fullmatch(text) for form in (_BLOCK, _N_M, _FAN_IN)):
             return text
         raise ValueError(f"expected one of {PATTERN_FORMS}")
 
@@ -104,26 +116,67 @@ class Recipe(BaseModel):
         """
         if self.method is Method.LATTICE and self.pattern == "unstructured":
             return self._lattice()
-        return pattern_named(self.pattern)
+        made = pattern_named(self.pattern)
+        if not self.keep_diagonal:
+            return made
+        from sparsecirc.patterns import keep_diagonal
+
+        return keep_diagonal(made)
 
     @property
-    def resolved_sparsity(self) -> Sparsity:
-        """The sparsity, or those by name; 0.9 where none was given, ``None`` where a pattern or a threshold says it."""
+    def sparsity_is_implied(self) -> bool:
+        """Whether a pattern or a threshold says how many connections stay."""
+        fixed = _N_M.fullmatch(self.pattern) or _FAN_IN.fullmatch(self.pattern)
+        return bool(fixed) or (self.method is Method.LATTICE and self.lattice_threshold is not None)
+
+    def sparsity_for(self, graph: Graph) -> Sparsity:
+        """The sparsity, those by name, or those of the budget for the weights of ``graph``; 0.9 where none was given.
+
+        Raises:
+            UsageError: a minimum density that leaves more than the sparsity.
+            NothingMatchedError: no weight is selected for the budget.
+        """
         if self.sparsities:
             return cast("Sparsity", self.sparsities)
-        implied = _N_M.fullmatch(self.pattern) or _FAN_IN.fullmatch(self.pattern)
-        threshold = self.method is Method.LATTICE and self.lattice_threshold is not None
-        return self.sparsity if self.sparsity is not None or implied or threshold else 0.9
+        if self.sparsity_is_implied:
+            return self.sparsity
+        wanted = 0.9 if self.sparsity is None else self.sparsity
+        if self.budget is Budget.UNIFORM:
+            return wanted
+        from sparsecirc import budgets
+        from sparsecirc.ir import Conv
 
-    def criteria(self) -> dict[str, Any]:
-        """How connections are chosen, as the keyword arguments of the library's ``prune``."""
-        from sparsecirc import _prune, scores
+        kernels: dict[str, tuple[int, ...]] = {}
+        if self.budget is Budget.ERDOS_RENYI_KERNEL:
+            convolutions = [view for view in graph.weights() if isinstance(view.node, Conv)]
+            kernels = {view.name: view.node.weight(view.role).shape[2:] for view in convolutions}
+        return cast(
+            "Sparsity",
+            budgets.erdos_renyi_kernel(graph, wanted, kernels, minimum=self.minimum_density, select=self._select()),
+        )
 
-        score: Any = scores.random(self.seed) if self.method is Method.RANDOM else scores.magnitude
+    def plain_score(self) -> Score:
+        """The score of a method that looks at nothing but weights; magnitude stands for the others.
+
+        Raises:
+            UsageError: the options of a lattice contradict each other.
+        """
+        from sparsecirc import scores
+
         if self.method is Method.LATTICE and self.pattern != "unstructured":
-            score = scores.lattice(self._lattice())  # any other pattern is ranked by how much of the order it carries
+            return scores.lattice(self._lattice())  # any other pattern is ranked by how much of the order it carries
+        return scores.random(self.seed) if self.method is Method.RANDOM else scores.magnitude
+
+    def criteria(self, score: Score | None = None) -> dict[str, Any]:
+        """How connections are chosen, as the keyword arguments of the library's ``prune``.
+
+        Args:
+            score: that of the method where it looks at data; by default `plain_score`.
+        """
+        from sparsecirc import _prune
+
         return {
-            "score": score,
+            "score": self.plain_score() if score is None else score,
             "pattern": self.pattern_maker(),
             "scope": _prune.Scope(self.scope.value),
             "select": self._select(),
@@ -182,24 +235,7 @@ def make_recipe(path: Path | None, given: Mapping[str, Any]) -> Recipe:
         recipe = Recipe(**fields)
     except ValidationError as error:
         raise _refused(error, file, options) from error
-    if recipe.sparsity is not None and recipe.sparsities:
-        raise UsageError(
-            f"{file.where('sparsities')}sparsities and sparsity {recipe.sparsity:g} exclude each other: keep one, or "
-            "write the sparsity as '*' first in sparsities"
-        )
-    at = {name: "" if name in options else file.where(name) for name in ("epochs", "schedule")}
-    if recipe.epochs and recipe.data is None:
-        raise UsageError(f"{at['epochs']}epochs {recipe.epochs} needs data to train on: add --data, e.g. --data digits")
-    if recipe.method is not Method.LATTICE:
-        given_here = [n for n in options if n.startswith("lattice_")]
-        if given_here:
-            option = given_here[0].replace("_", "-")
-            raise UsageError(f"--{option} needs --method lattice, got --method {recipe.method.value}")
-    if recipe.schedule is Schedule.CUBIC and recipe.epochs == 0:
-        raise UsageError(
-            f"{at['schedule']}schedule 'cubic' prunes while it trains: add --data and --epochs, or use "
-            "--schedule one-shot"
-        )
+    check_recipe(recipe, file, options)
     return recipe
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sparsecirc._prune import Criteria, Scope, Select, Sparsity
+from sparsecirc._prune import Criteria, PruneReport, Scope, Select, Sparsity
 from sparsecirc.errors import UsageError
 from sparsecirc.masks import Masks
 from sparsecirc.patterns import PatternMaker, check_sparsity, unstructured
@@ -128,6 +128,7 @@ class UntilDrop:
         masks: attach these to the optimizer.
         sparsity: that of the present masks.
         history: (step, sparsity, value) of each evaluation.
+        last: report of the pruning that the present masks come from, or ``None``.
         done: whether the search has ended.
 
     Raises:
@@ -168,30 +169,51 @@ class UntilDrop:
         self._good = _snapshot(self.masks.model)
         self._good_masks = self.masks.state_dict()
         self._good_sparsity = 0.0
+        self.last: PruneReport | None = None
+        self._good_last: PruneReport | None = None
 
     def step(self) -> bool:
         """Call once after each optimizer step; whether masks or weights were changed."""
         self.steps += 1
         if self.done or self.steps % self.every:
             return False
-        value = self._value()
-        self.history.append((self.steps, self.sparsity, value))
-        if value < self.history[0][2] - self.tolerance:
-            self.done = True
-            self.masks.load_state_dict(self._good_masks)
-            _restore(self.masks.model, self._good)
-            self.sparsity = self._good_sparsity
-            if self._optimizer is not None:
-                self._optimizer.state.clear()
+        if not self._judge():
             return True
-        self._good, self._good_masks = _snapshot(self.masks.model), self.masks.state_dict()
-        self._good_sparsity = self.sparsity
         if self.sparsity >= self.limit:
             self.done = True
             return False
         self.sparsity = self._next(self.sparsity)
-        self.masks.update(self.masks.plan(self.sparsity, self._how).patterns)
+        self.last = self.masks.plan(self.sparsity, self._how)
+        self.masks.update(self.last.patterns)
         return True
+
+    def finish(self) -> bool:
+        """Call instead of `step` after the last optimizer step; whether the last good weights had to come back.
+
+        `step` prunes a share more as soon as it has found the network good, and nobody would judge the last one.
+        """
+        if self.done:
+            return False
+        self.steps += 1
+        good = self._judge()
+        self.done = True
+        return not good
+
+    def _judge(self) -> bool:
+        """Keep the present weights as the last good ones, or bring those back; whether the present ones are good."""
+        value = self._value()
+        self.history.append((self.steps, self.sparsity, value))
+        if value >= self.history[0][2] - self.tolerance:
+            self._good, self._good_masks = _snapshot(self.masks.model), self.masks.state_dict()
+            self._good_sparsity, self._good_last = self.sparsity, self.last
+            return True
+        self.done = True
+        self.masks.load_state_dict(self._good_masks)
+        _restore(self.masks.model, self._good)
+        self.sparsity, self.last = self._good_sparsity, self._good_last
+        if self._optimizer is not None:
+            self._optimizer.state.clear()
+        return False
 
     def _next(self, sparsity: float) -> float:
         return min(1.0 - (1.0 - sparsity) * (1.0 - self.share), self.limit)

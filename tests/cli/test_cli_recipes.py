@@ -19,7 +19,7 @@ def test_the_list_tells_what_each_does(cli: Cli) -> None:
     assert ran.code == 0
     listed = cli("recipes", "--json").json["recipes"]
     assert [r["name"] for r in listed] == NAMES
-    assert len(NAMES) == 4
+    assert len(NAMES) == 9
     assert all(r["name"] in ran.out and len(r["about"]) > 30 for r in listed)
 
 
