@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sparsecirc.frontends import from_snntorch as from_snntorch
     from sparsecirc.frontends import from_torch as from_torch
     from sparsecirc.frontends import to_graph as to_graph
+    from sparsecirc.hardware import fits as fits
     from sparsecirc.interchange import SparseMatrix as SparseMatrix
     from sparsecirc.ir import Graph as Graph
     from sparsecirc.ir import interpret as interpret
@@ -52,6 +53,7 @@ _HOME = {
     "export_c": "export.c",
     "export_nir": "export.nir",
     "export_onnx": "export.onnx",
+    "fits": "hardware",
     "from_nir": "frontends",
     "from_snntorch": "frontends",
     "from_torch": "frontends",

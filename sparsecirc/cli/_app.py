@@ -19,6 +19,7 @@ from sparsecirc.cli import (
     _doctor,
     _env,
     _export,
+    _fits,
     _inspect,
     _prune,
     _recipes,
@@ -82,6 +83,7 @@ for _module in (
     _verify,
     _bench,
     _export,
+    _fits,
     _report,
     _recipes,
     _demo,
@@ -133,6 +135,7 @@ def _usage_text(error: Any) -> str:
 
 _SPELLINGS = {
     "pass example=": "give --input-shape",
+    ", or chip.with_limits(neurons_per_core=1024)": "",
     "select=named('...')": "--include NAMES",
     "pass allow_approximate=True": "add --allow-approximate",
     "choose another keep, adjacency='continuous', or ranked=True": "choose another --lattice-keep, --lattice-adjacency "

@@ -1,15 +1,53 @@
-"""Neuromorphic targets: networks as populations and connections, and exports for simulators of other hands."""
+"""Neuromorphic targets: what fits on which chip, and exports for simulators that this project did not write."""
 
+from sparsecirc.hardware._chips import (
+    BRAINSCALES2,
+    CHIPS,
+    LIMITS,
+    LOIHI1,
+    LOIHI2,
+    SPECK2,
+    SPINNAKER2,
+    XYLO_AUDIO2,
+    XYLO_AUDIO3,
+    XYLO_IMU,
+    Chip,
+    Limit,
+    chip_named,
+)
+from sparsecirc.hardware._fits import Check, Fit, fits
 from sparsecirc.hardware._network import Network, Population, Projection, network
+from sparsecirc.hardware._partition import Core, Partition, by_neighbours, in_order, partition
 from sparsecirc.hardware._simulators import check_simulator, export_brian2, export_pynn, run_simulator
 
 __all__ = [
+    "BRAINSCALES2",
+    "CHIPS",
+    "LIMITS",
+    "LOIHI1",
+    "LOIHI2",
+    "SPECK2",
+    "SPINNAKER2",
+    "XYLO_AUDIO2",
+    "XYLO_AUDIO3",
+    "XYLO_IMU",
+    "Check",
+    "Chip",
+    "Core",
+    "Fit",
+    "Limit",
     "Network",
+    "Partition",
     "Population",
     "Projection",
+    "by_neighbours",
     "check_simulator",
+    "chip_named",
     "export_brian2",
     "export_pynn",
+    "fits",
+    "in_order",
     "network",
+    "partition",
     "run_simulator",
 ]

@@ -159,7 +159,7 @@ def network(graph: Graph) -> Network:
         raise UnsupportedError("the network has no spiking layer: neuromorphic targets run spikes, see export_c and "
                                "export_onnx for others")  # fmt: skip
     flat = expand(graph)
-    walker = _Walker(flat)
+    walker = _Walker(flat, frozenset(n.name for n in graph.nodes))
     populations: list[Population] = []
     projections: list[Projection] = []
     for node in flat.nodes:
@@ -208,6 +208,7 @@ def _neurons(node: Recurrent, bias: Array) -> Population:
 @dataclass
 class _Walker:
     graph: Graph
+    given: frozenset[str]  # nodes of the user; the others are input weights of a layer, which is their name
 
     def __post_init__(self) -> None:
         self.owner = owners(self.graph)
@@ -244,7 +245,7 @@ class _Walker:
 
     def _through(self, node: Node, reader: str) -> _Drive:
         before = self.drive(node.inputs[0], reader)
-        name = f"{node.name}.weight" if "weight" in node.params else node.name
+        name = f"{node.name}.weight" if "weight" in node.params and node.name in self.given else node.name
         shape = self.graph.specs[node.inputs[0]].shape
         if isinstance(node, Linear) and len(shape) == 1:
             matrix = node.weight("weight").astype(np.float64)

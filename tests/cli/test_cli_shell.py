@@ -20,6 +20,7 @@ COMMANDS = [
     "verify",
     "bench",
     "export",
+    "fits",
     "report",
     "recipes",
     "demo",
