@@ -25,8 +25,10 @@ class Target:
         device: ``"cpu"`` or ``"cuda"``.
         isa: instruction set to use, or ``None`` for the best one this machine has.
         dtype: number type of the packed weights: ``"f32"``, ``"bf16"``, ``"int8"`` or ``"int16"``.
-        threads: most threads a program may use; never exceeded. They share the samples of a batch, or the vectors of a
-            feed-forward product, where each gets enough work; a single sample runs on one.
+        threads: most threads a program may use; never exceeded. They share the samples of a batch, the vectors of a
+            feed-forward product, or the rows of the recurrent products of a single sample, where each gets enough work.
+            A run of one sample times its first steps both ways and leaves the other threads where they do not pay.
+            Results do not depend on the number of threads.
         memory_limit: most bytes of packed weights, or ``None``.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import sparsecirc as sc
-from sparsecirc import Graph, Target, interpret
+from sparsecirc import Graph, Target, interpret, patterns
 from sparsecirc.cells import GRU, LIF, LSTM, RNN_TANH, Cell
 from sparsecirc.ir import Input, Linear
 from sparsecirc.testing import TOLERANCE, random_pattern, recurrent_graph
@@ -92,12 +92,47 @@ def test_threads_share_the_vectors_of_a_product(kernel: str, vectors: int) -> No
     assert np.array_equal(one, many)
 
 
+KERNELS = [
+    *((kernel, "f32") for kernel in ("dense", "csr", "lookup", "mantissa", "block16x1", "block4x4", "block_diagonal")),
+    *(("lookup_bf16", "bf16"), ("lookup16", "int16"), ("dense16", "int16"), ("lookup8", "int8"), ("dense8", "int8")),
+]
+
+
+@pytest.mark.parametrize(("kernel", "dtype"), KERNELS, ids=lambda v: str(v))
+def test_threads_that_share_a_sample_change_no_bit(kernel: str, dtype: str) -> None:
+    height, width = {"block16x1": (16, 1), "block4x4": (4, 4), "block_diagonal": (32, 8)}.get(kernel, (1, 1))
+    graph = recurrent_graph(
+        RNN_TANH, 16, 512, 0.5, pattern=None if height * width == 1 else patterns.block(height, width), reverse=True
+    )
+    x = batch_of(graph, 150, 1)
+    one, two, three = (
+        sc.compile(graph, Target.cpu(threads=n, dtype=dtype), kernel={"rnn.hh": kernel}, orders=()).run(x)
+        for n in (1, 2, 3)
+    )
+    for many in (two, three):
+        assert np.array_equal(one.y, many.y)
+        assert all(np.array_equal(one.state[name], many.state[name]) for name in one.state)
+
+
+@pytest.mark.parametrize("cell", [GRU, LSTM, LIF], ids=lambda c: c.name)
+@pytest.mark.parametrize("steps", [97, 161, 700])
+def test_cells_on_a_shared_sample(cell: Cell, steps: int) -> None:
+    graph = recurrent_graph(cell, 9, 300, 0.8, projection=200 if cell is LSTM else None)
+    x = batch_of(graph, steps, 1)
+    one, many = (sc.compile(graph, Target.cpu(threads=n), kernel={"rnn.hh": "csr"}).run(x) for n in (1, 3))
+    for name in one.outputs:
+        assert np.array_equal(one.outputs[name], many.outputs[name])
+    for name in one.state:
+        assert np.array_equal(one.state[name], many.state[name])
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc/self/task to count threads")
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_never_more_threads_than_asked(threads: int) -> None:
-    graph = recurrent_graph(GRU, 64, 256, 0.4)
+@pytest.mark.parametrize(("steps", "batch"), [(300, 96), (20000, 1)])
+def test_never_more_threads_than_asked(threads: int, steps: int, batch: int) -> None:
+    graph = recurrent_graph(GRU, 64, 256, 0.4) if batch > 1 else recurrent_graph(RNN_TANH, 64, 512, 0.8)
     program = sc.compile(graph, Target.cpu(threads=threads), kernel="csr")
-    x = batch_of(graph, 300, 96)
+    x = batch_of(graph, steps, batch)
     program.run(x[:2])
     before, seen, done = len(list(Path("/proc/self/task").iterdir())), [0], threading.Event()
 

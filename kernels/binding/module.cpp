@@ -7,6 +7,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -17,6 +18,7 @@
 
 #include "../include/sparsecirc.h"
 #include "parallel.h"
+#include "team.h"
 
 namespace nb = nanobind;
 
@@ -349,6 +351,10 @@ class Layer {
     nb::gil_scoped_release release;
     int64_t stored = 0;
     for (const auto *m : {&ih_, &hh_, &hr_}) stored += *m ? (*m)->stored() : 0;
+    if (const int64_t team = members(io, threads); !batched && team > 1) {
+      run_shared(ops, l_, io, team, workspace(sc_team_workspace(&l_, team), poison).get());
+      return;
+    }
     std::vector<sc_io> parts;
     std::vector<Buffer<float>> spaces;
     for (const Part p : parts_of(io.batch, batched ? ops->vector : 1, threads, io.steps * io.batch * stored)) {
@@ -359,6 +365,11 @@ class Layer {
   }
 
  private:
+  // Threads that are worth a part each of one sample.
+  int64_t members(const sc_io &io, int64_t threads) const {
+    if (io.batch != 1 || io.lengths || !l_.hh || !sc_can_part(l_.hh)) return 1;
+    return std::min({threads, io.steps * hh_->stored() / kWorthOneThread, hh_->stored() / kWorthOneMember});
+  }
   // The run of some samples of a batch.
   sc_io samples(sc_io io, Part p) const {
     io.batch = p.to - p.from;

@@ -170,10 +170,29 @@ typedef struct sc_io {
   float *out[3];          /* [steps][stride][features] or null where not wanted */
 } sc_io;
 
+/* One of the threads that run a sample together, 0 <= member < members. wait(at) returns once every member has called
+ * it; what they wrote before is then visible to all.
+ */
+typedef struct sc_team {
+  int64_t member, members;
+  void (*wait)(void *at);
+  void *at;
+} sc_team;
+
 /* Floats of workspace that sc_run needs, batched or sample by sample. */
 size_t sc_workspace(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batched);
 /* Whole sequences in one call. batched: the state is held as (units, batch), for gated cells with mm kernels. */
 void sc_run(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batched, float *workspace);
+/* The same, sample by sample, by every member of a team at once, on one workspace; results do not depend on `members`.
+ * The recurrent matrix must be one that sc_can_part.
+ */
+void sc_run_in_team(const sc_ops *ops, const sc_layer *layer, const sc_io *io, float *workspace, const sc_team *team);
+size_t sc_team_workspace(const sc_layer *layer, int64_t members);
+/* Part `member` of `members` of the rows of a matrix that sc_can_part: whole strips, about as many weights in each; it
+ * points into the arrays of w. Gives the row at which the part's bias begins, and its y unless it is ordered.
+ */
+int64_t sc_part(const sc_matrix *w, int64_t member, int64_t members, sc_matrix *part);
+int sc_can_part(const sc_matrix *w);
 /* y[k] = bias + W x[k] for n contiguous vectors. workspace: sc_product_workspace(w) floats. */
 void sc_product(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t ldx, int64_t n, const float *bias,
                 float *y, int64_t ldy, float *workspace);

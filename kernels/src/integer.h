@@ -16,7 +16,7 @@
 static inline int SC_NAME(nan_state)(const sc_matrix *w, const float *x, float *y) {
   int found = 0;
   for (int64_t c = 0; c < w->cols; c++) found |= x[c] != x[c];
-  for (int64_t r = 0; found && r < w->rows; r++) y[r] = __builtin_nanf("");
+  for (int64_t r = 0; found && r < w->rows; r++) y[sc_place(w, r)] = __builtin_nanf("");
   return found;
 }
 

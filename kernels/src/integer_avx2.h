@@ -63,8 +63,8 @@ static void SC_NAME(lookup16_mv)(const sc_matrix *w, const float *x, const float
   uint8_t *planes = (uint8_t *)(void *)scratch;
   const int64_t wide = sc_planes16(x, w->cols, planes);
   const __m256i mask = _mm256_set1_epi16(31), lift = _mm256_set1_epi8(0x70), top = _mm256_set1_epi8((char)0x80);
-  const int16_t *v = w->words;
-  const uint16_t *base = w->base;
+  const int16_t *v = w->words + 32 * (int64_t)w->ptr[0];
+  const uint16_t *base = w->base + w->ptr[0];
   for (int64_t r = 0, strip = 0; r < w->rows; r += 16, strip++) {
     __m256 f0 = _mm256_setzero_ps(), f1 = f0;
     for (int32_t left = w->ptr[strip + 1] - w->ptr[strip]; left > 0; left -= SC_FLUSH) {

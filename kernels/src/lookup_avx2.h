@@ -57,9 +57,9 @@ static void SC_NAME(mantissa_mv)(const sc_matrix *w, const float *x, const float
 static void SC_NAME(lookup_bf16_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   (void)scratch;
   const __m256i high = _mm256_set1_epi32((int)0xffff0000);
-  const int16_t *v = w->words;
-  const uint8_t *ix = w->index8;
-  const uint16_t *base = w->base;
+  const int16_t *v = w->words + 16 * (int64_t)w->ptr[0];
+  const uint8_t *ix = w->index8 + 16 * (int64_t)w->ptr[0];
+  const uint16_t *base = w->base + w->ptr[0];
   for (int64_t r = 0, strip = 0; r < w->rows; r += 8, strip++) {
     __m256 s0 = _mm256_setzero_ps(), s1 = s0;
     for (int32_t n = w->ptr[strip + 1] - w->ptr[strip]; n > 0; n--, v += 16, ix += 16) {
@@ -89,10 +89,10 @@ static void SC_NAME(lookup_bf16_mv)(const sc_matrix *w, const float *x, const fl
 static void SC_NAME(lookup8_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) {
   if (SC_NAME(nan_state)(w, x, y)) return;
   const int64_t wide = (w->cols + SC_PAD8 - 1) / SC_PAD8 * SC_PAD8;
-  const uint8_t *q = (const uint8_t *)sc_state8(x, w->cols, wide, scratch), *ix = w->index8;
+  const uint8_t *q = (const uint8_t *)sc_state8(x, w->cols, wide, scratch), *ix = w->index8 + 32 * (int64_t)w->ptr[0];
   const __m256i lift = _mm256_set1_epi8(0x70), top = _mm256_set1_epi8((char)0x80);
-  const int8_t *v = w->bytes;
-  const uint16_t *base = w->base;
+  const int8_t *v = w->bytes + 32 * (int64_t)w->ptr[0];
+  const uint16_t *base = w->base + w->ptr[0];
   for (int64_t r = 0, strip = 0; r < w->rows; r += 8, strip++) {
     __m256i s0 = _mm256_setzero_si256(), s1 = s0;
     int32_t n = w->ptr[strip + 1] - w->ptr[strip];

@@ -87,7 +87,9 @@ SC_STEP(sc_step_lookup_bf16) {
 
 #define SC_LOOKUP(name)                                                                                               \
   static void SC_NAME(name##_mv)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch) { \
-    sc_stream p = {w->base, w->values, w->words, w->index8};                                                          \
+    const int64_t g = w->ptr[0], at = g * 16 * w->tile_depth; /* a part of a matrix begins inside it */               \
+    sc_stream p = {w->base + g, w->values ? w->values + at : NULL, w->words ? w->words + at : NULL,                   \
+                   w->index8 ? w->index8 + at : NULL};                                                                \
     (void)scratch;                                                                                                    \
     if (w->tile_depth == 4) {                                                                                         \
       SC_LOOP(name, 4)                                                                                                \
@@ -103,8 +105,8 @@ SC_LOOKUP(lookup_bf16)
 #define SC_LOOP16(DOT)                                                               \
   int16_t *q = (int16_t *)(void *)scratch;                                           \
   sc_quantise16(x, w->cols, (w->cols + 63) / 64 * 64, q);                            \
-  const int16_t *v = w->words;                                                       \
-  const uint16_t *base = w->base;                                                    \
+  const int16_t *v = w->words + 64 * (int64_t)w->ptr[0];                             \
+  const uint16_t *base = w->base + w->ptr[0];                                        \
   for (int64_t r = 0, strip = 0; r < w->rows; r += 16, strip++) {                    \
     __m512 f = _mm512_setzero_ps();                                                  \
     for (int32_t left = w->ptr[strip + 1] - w->ptr[strip], n; left > 0; left -= n) { \
@@ -166,9 +168,9 @@ static inline __m512i sc_pick128_old(__m512i h0, __m512i i, __m512i h1) {
 #define SC_LOOP8(DOT, PICK)                                                                \
   uint8_t *q = (uint8_t *)(void *)scratch;                                                 \
   sc_quantise8(x, w->cols, (w->cols + 127) / 128 * 128, q);                                \
-  const int8_t *v = w->bytes;                                                              \
-  const uint8_t *ix = w->index8;                                                           \
-  const uint16_t *base = w->base;                                                          \
+  const int8_t *v = w->bytes + 128 * (int64_t)w->ptr[0];                                   \
+  const uint8_t *ix = w->index8 + 128 * (int64_t)w->ptr[0];                                \
+  const uint16_t *base = w->base + w->ptr[0];                                              \
   for (int64_t r = 0, strip = 0; r < w->rows; r += 16, strip++) {                          \
     __m512i a = _mm512_setzero_si512(), b = a;                                             \
     for (int32_t g = w->ptr[strip + 1] - w->ptr[strip]; g > 0; g--, v += 128, ix += 128) { \

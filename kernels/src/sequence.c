@@ -4,6 +4,7 @@
 #include "../include/sparsecirc.h"
 
 #define SC_CHUNK 32   /* steps whose input products are computed together, so that weights are read once for all */
+#define SC_TOGETHER 8 /* vectors that a kernel may multiply in another way than one alone */
 #define SC_VECTORS 64 /* most vectors of a product that are multiplied as one batch */
 #define SC_BLOCK 64   /* units of a batch whose products, gates and outputs are done while they are in cache */
 
@@ -102,12 +103,13 @@ void sc_product(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t l
 /* Features of state s: the projection narrows the first one. */
 static int64_t features(const sc_layer *l, int s) { return s == 0 ? l->width : l->units; }
 
+/* product and scratch are the member's own, all else is shared by its team. */
 typedef struct sample_space {
   float *h, *out, *c, *syn, *mem, *rec, *drive, *product, *hr_product;
   int32_t *scratch;
 } sample_space;
 
-static size_t lay_out_sample(const sc_layer *l, float *base, sample_space *s) {
+static size_t lay_out_sample(const sc_layer *l, int64_t member, int64_t members, float *base, sample_space *s) {
   arena a = {base, 0};
   const int64_t rows = l->units * gates_of[l->cell];
   s->h = take(&a, padded(l->width, SC_PAD));
@@ -117,17 +119,24 @@ static size_t lay_out_sample(const sc_layer *l, float *base, sample_space *s) {
   s->mem = take(&a, l->units);
   s->rec = take(&a, padded(rows, 16));
   s->drive = take(&a, l->ih ? rows * SC_CHUNK : 0);
-  s->product = take(&a, l->ih ? (int64_t)sc_product_workspace(l->ih) : 0);
-  s->scratch = (int32_t *)(void *)take(&a, l->hh ? padded(l->hh->cols, SC_PAD) : 0);
   s->hr_product = take(&a, l->hr ? (int64_t)sc_product_workspace(l->hr) : 0);
+  for (int64_t k = 0; k < members; k++) {
+    float *product = take(&a, l->ih ? (int64_t)sc_product_workspace(l->ih) : 0);
+    float *scratch = take(&a, l->hh ? padded(l->hh->cols, SC_PAD) : 0);
+    if (k == member) {
+      s->product = product;
+      s->scratch = (int32_t *)(void *)scratch;
+    }
+  }
   return a.used;
 }
 
-/* rec = recurrent product of h with its bias; zero without recurrence. */
-static void recur(const sc_ops *ops, const sc_layer *l, const sample_space *s) {
+/* rec = recurrent product of h with its bias, as far as it is this member's; zero without recurrence. */
+static void recur(const sc_ops *ops, const sc_layer *l, const sc_matrix *hh, int64_t first, const sample_space *s) {
   const int64_t rows = l->units * gates_of[l->cell];
-  if (l->hh) {
-    ops->mv[l->hh->format](l->hh, s->h, l->bias_hh, s->rec, s->scratch);
+  if (hh) {
+    const float *bias = l->bias_hh ? l->bias_hh + first : NULL;
+    ops->mv[hh->format](hh, s->h, bias, hh->order ? s->rec : s->rec + first, s->scratch);
   } else if (l->hh_diag) {
     for (int64_t i = 0; i < rows; i++) s->rec[i] = s->h[i] * l->hh_diag[i] + (l->bias_hh ? l->bias_hh[i] : 0.0f);
   } /* else it was filled once */
@@ -140,19 +149,50 @@ static void state_arrays(const sc_layer *l, const sample_space *s, float *of[3])
   of[2] = s->mem;
 }
 
-static void run_sample(const sc_ops *ops, const sc_layer *l, const sc_io *io, int64_t b, float *workspace) {
+static void wait_for(const sc_team *team) {
+  if (team->members > 1) team->wait(team->at);
+}
+
+/* Where the share of a member begins, of n steps whose products kernels may take SC_TOGETHER at a time. */
+static int64_t share(int64_t n, int64_t member, int64_t members) {
+  return member == members ? n : n / SC_TOGETHER * member / members * SC_TOGETHER;
+}
+
+/* Outputs of step t, from the states. */
+static void emit(const sc_layer *l, const sc_io *io, int64_t b, int64_t t, float *const held[3]) {
+  for (int i = 0; i < states_of[l->cell]; i++)
+    if (io->out[i])
+      memcpy(io->out[i] + (t * io->stride + b) * features(l, i), held[i], (size_t)features(l, i) * sizeof(float));
+}
+
+/* Each member of a team does its part of the input product (steps) and of every recurrent one (rows); the first does
+ * all else.
+ */
+static void run_sample(const sc_ops *ops, const sc_layer *l, const sc_io *io, int64_t b, float *workspace,
+                       const sc_team *team) {
   sample_space s;
-  lay_out_sample(l, workspace, &s);
+  lay_out_sample(l, team->member, team->members, workspace, &s);
+  const int lead = team->member == 0;
+  sc_matrix part;
+  const sc_matrix *hh = l->hh;
+  int64_t first_row = 0;
+  if (hh && team->members > 1) {
+    first_row = sc_part(hh, team->member, team->members, &part);
+    hh = &part;
+  }
   const int64_t rows = l->units * gates_of[l->cell];
   const int64_t steps = io->lengths ? io->lengths[b] : io->steps;
   const int states = states_of[l->cell];
   float *held[3];
   state_arrays(l, &s, held);
-  memset(s.h, 0, (size_t)padded(l->width, SC_PAD) * sizeof(float));
-  memset(s.out, 0, (size_t)padded(l->units, SC_PAD) * sizeof(float));
-  memset(s.rec, 0, (size_t)padded(rows, 16) * sizeof(float));
-  for (int i = 0; i < states; i++)
-    memcpy(held[i], io->state[i] + b * features(l, i), (size_t)features(l, i) * sizeof(float));
+  if (lead) {
+    memset(s.h, 0, (size_t)padded(l->width, SC_PAD) * sizeof(float));
+    memset(s.out, 0, (size_t)padded(l->units, SC_PAD) * sizeof(float));
+    memset(s.rec, 0, (size_t)padded(rows, 16) * sizeof(float));
+    for (int i = 0; i < states; i++)
+      memcpy(held[i], io->state[i] + b * features(l, i), (size_t)features(l, i) * sizeof(float));
+  }
+  wait_for(team);
   sc_point p = {.n = l->units,
                 .rec = s.rec,
                 .h = l->hr ? s.out : s.h,
@@ -171,18 +211,26 @@ static void run_sample(const sc_ops *ops, const sc_layer *l, const sc_io *io, in
     const int64_t n = steps - from < SC_CHUNK ? steps - from : SC_CHUNK;
     const int64_t first = l->reverse ? steps - from - n : from; /* the chunk covers times first .. first + n */
     const float *x = io->x + (first * io->stride + b) * l->in;
-    if (l->ih) sc_product(ops, l->ih, x, io->stride * l->in, n, l->bias_ih, s.drive, rows, s.product);
+    const int64_t begin = share(n, team->member, team->members), end = share(n, team->member + 1, team->members);
+    if (l->ih)
+      sc_product(ops, l->ih, x + begin * io->stride * l->in, io->stride * l->in, end - begin, l->bias_ih,
+                 s.drive + begin * rows, rows, s.product);
     for (int64_t k = 0; k < n; k++) {
       const int64_t at = l->reverse ? n - 1 - k : k, t = first + at;
-      recur(ops, l, &s);
+      if (hh || lead) recur(ops, l, hh, first_row, &s);
+      wait_for(team); /* all products of this step are there */
+      if (!lead) {
+        wait_for(team);
+        continue;
+      }
       p.drive = l->ih ? s.drive + at * rows : x + at * io->stride * l->in;
       ops->point[l->cell](&p);
       if (l->hr) sc_product(ops, l->hr, s.out, 0, 1, NULL, s.h, 0, s.hr_product);
-      for (int i = 0; i < states; i++)
-        if (io->out[i])
-          memcpy(io->out[i] + (t * io->stride + b) * features(l, i), held[i], (size_t)features(l, i) * sizeof(float));
+      wait_for(team); /* the new state is there */
+      emit(l, io, b, t, held);
     }
   }
+  if (!lead) return;
   for (int64_t t = steps; t < io->steps; t++) /* past its end a sample emits zeros */
     for (int i = 0; i < states; i++)
       if (io->out[i])
@@ -278,7 +326,16 @@ size_t sc_workspace(const sc_ops *ops, const sc_layer *layer, const sc_io *io, i
   sample_space s;
   batch_space m;
   if (batched) return lay_out_batch(layer, padded(io->batch, ops->vector), io->lengths != NULL, NULL, &m);
-  return lay_out_sample(layer, NULL, &s);
+  return lay_out_sample(layer, 0, 1, NULL, &s);
+}
+
+size_t sc_team_workspace(const sc_layer *layer, int64_t members) {
+  sample_space s;
+  return lay_out_sample(layer, 0, members, NULL, &s);
+}
+
+void sc_run_in_team(const sc_ops *ops, const sc_layer *layer, const sc_io *io, float *workspace, const sc_team *team) {
+  for (int64_t b = 0; b < io->batch; b++) run_sample(ops, layer, io, b, workspace, team);
 }
 
 void sc_run(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batched, float *workspace) {
@@ -286,5 +343,6 @@ void sc_run(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batch
     run_batch(ops, layer, io, workspace);
     return;
   }
-  for (int64_t b = 0; b < io->batch; b++) run_sample(ops, layer, io, b, workspace);
+  const sc_team alone = {.members = 1};
+  sc_run_in_team(ops, layer, io, workspace, &alone);
 }

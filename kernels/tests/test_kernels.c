@@ -61,7 +61,24 @@ static float *random_floats(int64_t n) {
   return p;
 }
 
-/* Wrong entries of n products one by one, or of one batched product. */
+/* Entries of y that parts of the matrix, each multiplied for itself, give in other bits. */
+static int64_t parts_differ(const sc_ops *ops, const sc_matrix *w, const float *x, const float *bias, const float *y,
+                            float *space) {
+  int64_t wrong = 0;
+  for (int64_t members = 1; sc_can_part(w) && members <= 5; members++) {
+    float *parts = poisoned(w->rows);
+    for (int64_t k = 0; k < members; k++) {
+      sc_matrix part;
+      const int64_t first = sc_part(w, k, members, &part);
+      sc_product_step(ops, &part, x, bias ? bias + first : NULL, w->order ? parts : parts + first, space);
+    }
+    for (int64_t r = 0; r < w->rows; r++) wrong += memcmp(y + r, parts + r, sizeof(float)) != 0;
+    free(parts);
+  }
+  return wrong;
+}
+
+/* Wrong entries of n products one by one, in parts, or of one batched product. */
 static int64_t check_product(const sc_ops *ops, const packed *w, const plain *p, int64_t n, int with_bias,
                              int batched) {
   float *x = random_floats(n * p->cols), *y = poisoned(n * p->rows);
@@ -78,6 +95,7 @@ static int64_t check_product(const sc_ops *ops, const packed *w, const plain *p,
     wrong = wrong_entries(p, w->m.format, x, 1, p->cols, n, bias, y, 1, p->rows);
     for (int64_t k = 0; k < n; k++) sc_product_step(ops, &w->m, x + k * p->cols, arranged, y + k * p->rows, space);
     wrong += wrong_entries(p, w->m.format, x, 1, p->cols, n, bias, y, 1, p->rows);
+    if (n) wrong += parts_differ(ops, &w->m, x, arranged, y, space);
     free(space);
   }
   free(x);

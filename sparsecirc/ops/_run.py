@@ -100,7 +100,7 @@ class RecurrentRunner:
         packed: by role: ``ih``, ``hh``, ``hr``.
         ports: outputs that somebody reads; the others are not written.
         forced: roles whose format was asked for: it serves every batch.
-        threads: most threads of a run; they share the samples of a batch.
+        threads: most threads of a run; they share the samples of a batch, or the rows of one.
     """
 
     node: Recurrent
