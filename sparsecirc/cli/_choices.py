@@ -92,6 +92,38 @@ class Format(str, Enum):
     PYNN = "pynn"
 
 
+class CWeights(str, Enum):
+    """Number types of weights in exported C."""
+
+    F32 = "f32"
+    INT16 = "int16"
+    INT8 = "int8"
+
+
+class CIndex(str, Enum):
+    """Index encodings of exported C."""
+
+    AUTO = "auto"
+    RUNS = "runs"
+    ABSOLUTE = "absolute"
+    GAPS = "gaps"
+    NONE = "none"
+
+
+class CArithmetic(str, Enum):
+    """How exported C sums products."""
+
+    FLOAT = "float"
+    INT8 = "int8"
+
+
+class CActivations(str, Enum):
+    """tanh and sigmoid of exported C."""
+
+    EXACT = "exact"
+    FAST = "fast"
+
+
 class IsaName(str, Enum):
     """Instruction sets that a program can be pinned to."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsecirc.cli._choices import Format
+from sparsecirc.cli._choices import CActivations, CArithmetic, CIndex, CWeights, Format
 from sparsecirc.cli._command import Command, ModelSpec
 from sparsecirc.cli._console import Out, human_bytes, table
 from sparsecirc.errors import MismatchError, UsageError
@@ -15,6 +16,7 @@ from sparsecirc.errors import MismatchError, UsageError
 if TYPE_CHECKING:
     from sparsecirc.cli._models import Loaded
     from sparsecirc.export import Export
+    from sparsecirc.export.c import COptions
 
 SUFFIX = {Format.ONNX: ".onnx", Format.NIR: ".nir"}
 """Of formats that are one file; the others are directories."""
@@ -42,6 +44,18 @@ def export(
         Path | None,
         typer.Option("--python", help="brian2: the interpreter that has the simulator, to run the artefact with."),
     ] = None,
+    weights: Annotated[
+        CWeights, typer.Option("--weights", help="C: number type of the weights; integers have a scale per row.")
+    ] = CWeights.F32,
+    index: Annotated[
+        CIndex, typer.Option("--index", help="C: how sparse weights say where they belong; auto takes the smallest.")
+    ] = CIndex.AUTO,
+    arithmetic: Annotated[
+        CArithmetic, typer.Option("--arithmetic", help="C: int8 rounds the inputs of products, and sums integers.")
+    ] = CArithmetic.FLOAT,
+    activations: Annotated[
+        CActivations, typer.Option("--activations", help="C: fast has tanh and sigmoid within 1.5e-6, without libm.")
+    ] = CActivations.EXACT,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Write the network for another runtime, run what was written, and compare."""
@@ -53,12 +67,13 @@ def export(
     path = _path(loaded, format_, output)
     check_free(path, force)
     graph = loaded.graph
+    c = c_options(format_, weights, index, arithmetic, activations)
     suffix = SUFFIX.get(format_)
     single = suffix is not None and path.suffix == suffix
     with (staged_files if single else staged)(path, force=force) as stage:
         target = stage / path.name if single else stage if suffix is None else stage / f"model{suffix}"
-        made = write(graph, format_, target, allow_approximate=allow_approximate, name=name, lengths=lengths)
-        found = check_artefact(loaded, format_, made, python) if check else None
+        made = write(graph, format_, target, allow_approximate=allow_approximate, name=name, lengths=lengths, c=c)
+        found = check_artefact(loaded, format_, made, python, c) if check else None
         document = {"model": spec.text, **_moved(made, stage, path.parent if single else path)}
         document["check"] = found
         if not single:
@@ -97,6 +112,7 @@ def write(
     allow_approximate: bool = False,
     name: str = "net",
     lengths: bool = False,
+    c: COptions | None = None,
 ) -> Export:
     """Write ``graph`` to ``path``, a directory for C, else a file."""
     if format_ is Format.ONNX:
@@ -116,7 +132,33 @@ def write(
         return exporter(graph, path)
     from sparsecirc.export.c import export_c
 
-    return export_c(graph, path, name=name)
+    return export_c(graph, path, name=name, options=c)
+
+
+def c_options(
+    format_: Format, weights: CWeights, index: CIndex, arithmetic: CArithmetic, activations: CActivations
+) -> COptions | None:
+    """The options of a C export, or ``None`` for the other formats.
+
+    Raises:
+        UsageError: an option of C for another format, or two that exclude each other.
+    """
+    if format_ is not Format.C:
+        given: tuple[tuple[str, Enum, Enum], ...] = (
+            ("--weights", weights, CWeights.F32),
+            ("--index", index, CIndex.AUTO),
+            ("--arithmetic", arithmetic, CArithmetic.FLOAT),
+            ("--activations", activations, CActivations.EXACT),
+        )
+        wrong = [f"{option} {value.value}" for option, value, standard in given if value is not standard]
+        if wrong:
+            raise UsageError(f"{wrong[0]} is for --format c: {format_.value} files hold float32 weights")
+        return None
+    from sparsecirc.export.c import Activations, Arithmetic, COptions, Index, Weights
+
+    return COptions(
+        Weights(weights.value), Index(index.value), Arithmetic(arithmetic.value), Activations(activations.value)
+    )
 
 
 def _moved(made: Export, stage: Path, final: Path) -> dict[str, Any]:
@@ -149,6 +191,8 @@ def _shown(document: dict[str, Any]) -> list[Any]:
             f"max difference {check['max_abs_diff']:.3g}, unexplained spikes {check['spike_mismatches']} "
             f"({check['ran_with']}): {'PASS' if check['ok'] else 'FAIL'}"
         )
+    if check is not None and check.get("rounding") is not None:
+        ran += f"; integers and fast activations move the network by {check['rounding']:.3g}"
     lines = [f"{document['format']} ({document['form']}): {', '.join(document['paths'])}"]
     notes = [f"note: {n}" for n in document["notes"]]
     return ["\n".join(lines), table(("size:", "bytes"), rows), "\n".join([ran, *notes])]
@@ -161,5 +205,6 @@ COMMAND = Command(
         "sparsecirc export demo:snn --format nir -o snn.nir",
         "sparsecirc export runs/gru --format c -o gru_c --json",
         "sparsecirc export runs/snn --format brian2 --python .emulators/brian2/bin/python",
+        "sparsecirc export runs/gru --format c --weights int8 --arithmetic int8 --activations fast -o gru_c8",
     ),
 )

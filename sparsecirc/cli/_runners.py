@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc.cli._choices import Format
-from sparsecirc.cli._compare import Row, compare
+from sparsecirc.cli._compare import TOLERANCE, Row, compare
 from sparsecirc.ir import Graph, Result, TimeReduce, interpret
 
 if TYPE_CHECKING:
     from sparsecirc.cli._models import Loaded
     from sparsecirc.export import Export
+    from sparsecirc.export.c import COptions
 
 Inputs = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
@@ -84,10 +85,13 @@ def unreduced(graph: Graph) -> Graph:
     return replace(graph, outputs={name: source(value) for name, value in graph.outputs.items()})
 
 
-def check_artefact(loaded: Loaded, format_: Format, made: Export, python: Path | None = None) -> dict[str, Any]:
+def check_artefact(
+    loaded: Loaded, format_: Format, made: Export, python: Path | None = None, c: COptions | None = None
+) -> dict[str, Any]:
     """Run a written artefact on an input of 4 samples and 24 steps and compare it with the interpreter.
 
-    Simulators are run by ``python``, on one sample.
+    Simulators are run by ``python``, on one sample. C with integers is compared with the network that its words stand
+    for; ``rounding`` then says how far that one is from the original.
     """
     reason = why_not(format_, python)
     if reason is not None:
@@ -96,8 +100,16 @@ def check_artefact(loaded: Loaded, format_: Format, made: Export, python: Path |
         return _check_simulator(loaded, made, str(python))
     x = loaded.input(batch=4, steps=24)
     graph, got = run_artefact(loaded.graph, format_, made, x)
-    rows = compare(graph, format_.value, interpret(graph, x, keep_values=True), got)
-    return {"ran_with": runner_name(format_), "why": None, **summary(rows)}
+    moved: dict[str, float] = {}
+    tolerance = TOLERANCE
+    if c is not None and c.inexact:
+        from sparsecirc.export.c import GOLDEN_TOLERANCE, as_exported
+
+        original, graph = interpret(graph, x).outputs, as_exported(graph, c)
+        tolerance = GOLDEN_TOLERANCE[c.arithmetic]
+        moved = {"rounding": max(float(np.abs(got[n] - v).max(initial=0.0)) for n, v in original.items())}
+    rows = compare(graph, format_.value, interpret(graph, x, keep_values=True), got, tolerance)
+    return {"ran_with": runner_name(format_), "why": None, **summary(rows), **moved}
 
 
 def _check_simulator(loaded: Loaded, made: Export, python: str) -> dict[str, Any]:

@@ -192,6 +192,24 @@ def test_export_c(cli: Cli, pruned: Path) -> None:
     assert cli("export", pruned, "--format", "c").code == 2
 
 
+def test_export_c_with_integers(cli: Cli, pruned: Path) -> None:
+    options = ("--weights", "int8", "--arithmetic", "int8", "--activations", "fast", "--index", "absolute")
+    ran = cli("export", pruned, "--format", "c", *options, "-o", "small", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["form"] == "c99 int8 x int8, index absolute, fast activations"
+    assert 3 * ran.json["bytes"] < ran.json["bytes_dense"]
+    if shutil.which("cc"):
+        assert ran.json["check"]["ok"]
+        assert 1e-5 < ran.json["check"]["rounding"] < 0.1
+    wrong = cli("export", pruned, "--format", "c", "--arithmetic", "int8", "-o", "other")
+    assert wrong.code == 2
+    assert "integer arithmetic needs 8-bit weights" in wrong.err
+    wrong = cli("export", pruned, "--format", "nir", "--weights", "int8", "-o", "other.nir")
+    assert wrong.code == 2
+    assert "--weights int8 is for --format c" in wrong.err
+    assert not Path("other").exists()
+
+
 def test_export_onnx_to_one_file(cli: Cli, pruned: Path) -> None:
     pytest.importorskip("onnx", reason="onnx is not installed")
     ran = cli("export", pruned, "--format", "onnx", "-o", "out/net.onnx")

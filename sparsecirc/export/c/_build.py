@@ -12,8 +12,26 @@ from numpy.typing import NDArray
 
 from sparsecirc._pattern import Pattern
 from sparsecirc.errors import UnsupportedError, UsageError
+from sparsecirc.export.c._loops import loop_of, value_type
 from sparsecirc.export.c._matrix import Packed, pack
+from sparsecirc.export.c._options import FAST_TANH_ERROR, Activations, Arithmetic, COptions, Weights
+from sparsecirc.export.c._quantise import Words, quantise
 from sparsecirc.export.c._text import float_literal, identifier, snippet, to_float32
+
+_FAST_TANH = {
+    "p0": "0x1.ffff7p-1f",
+    "p1": "0x1.f7e5cp-4f",
+    "p2": "0x1.2a7314p-9f",
+    "p3": "0x1.07bd14p-18f",
+    "q1": "0x1.d34aep-2f",
+    "q2": "0x1.593f24p-6f",
+    "q3": "0x1.2a8808p-13f",
+}
+_PER_127 = float_literal(float(np.float32(1 / 127)))
+
+
+WIDTH = {"float": 4, "uint32_t": 4, "int32_t": 4, "uint8_t": 1, "int8_t": 1}
+"""Bytes of the types in the state struct."""
 
 
 class Section(IntEnum):
@@ -101,11 +119,21 @@ class MatrixNote:
         )
 
 
+def _finish(y: str, rows: int, scale: str, bias: str) -> list[str]:
+    """Scale and bias after sums over spikes."""
+    if not scale and not bias:
+        return []
+    entry = f"{y}[i]"
+    statement = f"{entry} = {entry}{scale}{bias};" if scale else f"{entry} +={bias.removeprefix(' +')};"
+    return [f"for (uint32_t i = 0u; i < {rows}u; ++i) {{", f"    {statement}", "}"]
+
+
 @dataclass
 class Builder:
     """Grows while node after node is written; ``prefix`` starts every name at file scope."""
 
     prefix: str
+    options: COptions = field(default_factory=COptions)
     section: Section = Section.BEFORE
     position: int = 0
     lines: dict[Section, list[str]] = field(default_factory=lambda: {s: [] for s in Section})
@@ -114,7 +142,8 @@ class Builder:
     buffers: list[Buffer] = field(default_factory=list)
     helpers: dict[str, str] = field(default_factory=dict)
     matrices: list[MatrixNote] = field(default_factory=list)
-    _taken: set[str] = field(default_factory=lambda: {"work"})
+    rounded: int = 0  # 8-bit inputs of the widest product in integers
+    _taken: set[str] = field(default_factory=lambda: {"work", "rounded"})
 
     # ---- names and memory -----------------------------------------------------------------------------------------
     def unique(self, text: str) -> str:
@@ -211,6 +240,17 @@ class Builder:
         index = f"{'(' + index + ')' if inner > 1 else index} % {single.size}u" if prod(shape[:lo]) > 1 else index
         return f"{self.constant(name, single)}[{index}]"
 
+    # ---- functions ------------------------------------------------------------------------------------------------
+    def tanh(self) -> str:
+        """Name of the function that computes tanh."""
+        if self.options.activations is Activations.EXACT:
+            return "tanhf"
+        return self.helper("fast_tanh.c", "fast_tanh", error=f"{FAST_TANH_ERROR:g}", **_FAST_TANH)
+
+    def sigmoid(self) -> str:
+        """Name of the function that computes 1 / (1 + exp(-x))."""
+        return self.helper("sigmoid.c", "sigmoid", tanh=self.tanh())
+
     # ---- products -------------------------------------------------------------------------------------------------
     def linear(
         self,
@@ -222,20 +262,33 @@ class Builder:
         bias: NDArray[Any] | None = None,
         *,
         add: bool = False,
+        bounded: bool = False,
+        integers: bool = True,
     ) -> None:
         """``target = weight x + bias`` along the last axis, or ``target += weight x`` with ``add``.
 
         The bias meets the finished sum: by rows the target starts with it, which is the same addition.
+
+        Args:
+            target: where the result goes.
+            x: the input; spikes are multiplied column by column.
+            name: of the weight.
+            weight: (rows, cols), zero where dead.
+            pattern: its live connections, or ``None`` to go by its zeros.
+            bias: (rows,).
+            add: keep what ``target`` holds; not for spikes.
+            bounded: the entries of ``x`` lie in [-1, 1].
+            integers: whether the arithmetic of the options applies.
         """
         single = to_float32(weight, f"weight '{name}'")
         rows, cols = single.shape
         live = pattern if pattern is not None else Pattern.from_mask(single)
-        packed = pack(single, live, by_column=x.spikes)
-        dense = 4 * rows * cols
+        words = quantise(single, self.options.weights)
+        packed = pack(words.values, live, by_column=x.spikes, index=self.options.index)
         nothing = live.nnz == 0
-        note = "nothing stored" if nothing else packed.layout
-        size = 0 if nothing else packed.bytes
-        self.matrices.append(MatrixNote(name, (rows, cols), live.density, note, size, dense))
+        size = 0 if nothing else packed.bytes + (0 if words.scale is None else words.scale.nbytes)
+        layout = "nothing stored" if nothing else f"{self.number_note}{packed.layout}"
+        self.matrices.append(MatrixNote(name, (rows, cols), live.density, layout, size, 4 * rows * cols))
         to, of = self.use(target), self.use(x)
         has_bias = bias is not None and bool(np.any(bias))
         table = self.constant(f"{name}.bias", to_float32(np.asarray(bias), f"bias of '{name}'")) if has_bias else ""
@@ -248,26 +301,75 @@ class Builder:
             zero = f"memset({to}, 0, sizeof(float) * {rows}u);"
             body.append(start if has_bias and (nothing or not packed.by_column) else zero)
         if not nothing:
-            body.append(self._product(packed, name, of, to))
-            if has_bias and packed.by_column:
-                entry = f"({to})[i]" if lead > 1 else f"{to}[i]"
-                body += [f"for (uint32_t i = 0u; i < {rows}u; ++i) {{", f"    {entry} += {table}[i];", "}"]
+            by_8 = integers and self.options.arithmetic is Arithmetic.INT8 and not packed.by_column
+            body += self._product(packed, words, name, of, to, by_8=by_8, bounded=bounded)
+            if packed.by_column:
+                scale = "" if words.scale is None else f" * {self._scale(name, words)}[i]"
+                body += _finish(f"({to})" if lead > 1 else to, rows, scale, f" + {table}[i]" if has_bias else "")
         if lead > 1:
             self.each(lead, *body, var="p")
         else:
             self.emit(*body)
 
-    def _product(self, packed: Packed, name: str, x: str, y: str) -> str:
-        file, suffix, values = packed.snippet
-        function = self.helper(file, suffix, **values)
+    @property
+    def number_note(self) -> str:
+        """How a note about a matrix starts."""
+        weights = self.options.weights
+        return "" if weights is Weights.F32 else f"{weights.value}, "
+
+    def _scale(self, name: str, words: Words) -> str:
+        assert words.scale is not None
+        return self.constant(f"{name}.scale", words.scale)
+
+    def stored(self, name: str, weight: NDArray[Any]) -> tuple[str, str, str, int]:
+        """A matrix that keeps its zeros: C names of values and scales, cast of a value to float, bytes."""
+        words = quantise(to_float32(weight, f"weight '{name}'"), self.options.weights)
+        table = self.constant(name, words.values, value_type(self.options.weights))
+        if words.scale is None:
+            return table, "", "", words.values.nbytes
+        return table, self._scale(name, words), "(float)", words.values.nbytes + words.scale.nbytes
+
+    def _product(
+        self, packed: Packed, words: Words, name: str, x: str, y: str, *, by_8: bool, bounded: bool
+    ) -> list[str]:
+        """Statements that add a product; by 8 bits the input is rounded first."""
         rows, cols = packed.shape
-        arrays = [self.constant(name, packed.values)]
-        if packed.index is None or packed.count is None:
-            sizes = (cols, rows) if packed.by_column else (rows, cols)
-            return f"{function}({arrays[0]}, {sizes[0]}u, {sizes[1]}u, {x}, {y});"
-        arrays.append(self.constant(f"{name}.index", packed.index, f"{packed.index.dtype.name}_t"))
-        arrays.append(self.constant(f"{name}.count", packed.count, f"{packed.count.dtype.name}_t"))
-        return f"{function}({', '.join(arrays)}, {len(packed.count)}u, {x}, {y});"
+        function = self._loop(packed, by_8)
+        arguments = [self.constant(name, packed.values, value_type(self.options.weights))]
+        if words.scale is not None and not packed.by_column:
+            arguments.append(self._scale(name, words))
+        first: list[str] = []
+        if by_8:
+            self.rounded = max(self.rounded, cols)
+            if bounded:
+                first = [f"{self.helper('round_state.c', 'round_state')}({x}, {cols}u, s->rounded);"]
+                arguments.append(_PER_127)
+            else:
+                helper = self.helper("round_to_8_bits.c", "round_to_8_bits", tiny="0x1p-100f", per_127=_PER_127)
+                first = [f"const float unit = {helper}({x}, {cols}u, s->rounded);"]
+                arguments.append("unit")
+            x = "s->rounded"
+        if packed.index is not None:
+            arguments.append(self.constant(f"{name}.index", packed.index, f"{packed.index.dtype.name}_t"))
+        if packed.count is not None:
+            arguments += [self.constant(f"{name}.count", packed.count, f"{packed.count.dtype.name}_t")]
+            arguments.append(f"{len(packed.count)}u")
+        elif packed.index is not None:
+            arguments.append(f"{packed.groups}u")
+        else:
+            arguments += [f"{cols}u", f"{rows}u"] if packed.by_column else [f"{rows}u", f"{cols}u"]
+        call = f"{function}({', '.join(arguments)}, {x}, {y});"
+        return ["{", *(f"    {line}" for line in (*first, call)), "}"] if first else [call]
+
+    def _loop(self, packed: Packed, by_8: bool) -> str:
+        """Name of the function that multiplies ``packed``."""
+        loop = loop_of(packed, self.options.weights, integers=by_8)
+        values = loop.values
+        if loop.needs_dot8:
+            upper = self.prefix.upper()
+            self.helper("simd.c", "simd", NAME=upper)
+            values = {**values, "dot8": self.helper("dot8.c", "dot8", NAME=upper)}
+        return self.helper(loop.file, loop.suffix, **values)
 
     # ---- totals ---------------------------------------------------------------------------------------------------
     @property
@@ -283,7 +385,7 @@ class Builder:
     @property
     def carried_bytes(self) -> int:
         """Bytes that live from step to step."""
-        return sum((m.size or 1) * (1 if m.ctype == "uint8_t" else 4) for m in self.members)
+        return sum((m.size or 1) * WIDTH[m.ctype] for m in self.members)
 
     def place_buffers(self, step_end: int) -> int:
         """Give every buffer an offset such that no two that live at once overlap; returns the floats needed.

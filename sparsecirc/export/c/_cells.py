@@ -52,7 +52,15 @@ def _product(
     b: Builder, node: Recurrent, role: str, x: Value, target: Value, bias: str | None = None, *, add: bool = False
 ) -> None:
     vector = node.params.get(bias) if bias else None
-    b.linear(target, x, f"{node.name}.{role}", node.weight(role), node.patterns.get(role), vector, add=add)
+    weight, pattern = node.weight(role), node.patterns.get(role)
+    bounded = role == "hh" and bounded_state(node)
+    integers = role != "hr"
+    b.linear(target, x, f"{node.name}.{role}", weight, pattern, vector, add=add, bounded=bounded, integers=integers)
+
+
+def bounded_state(node: Recurrent) -> bool:
+    """Whether what the layer feeds back lies in [-1, 1]."""
+    return node.cell.name in ("rnn_tanh", "gru", "lstm") and "hr" not in node.params
 
 
 def _gates(b: Builder, node: Recurrent, x: Value, h: Value) -> Value:
@@ -81,7 +89,7 @@ def _gates(b: Builder, node: Recurrent, x: Value, h: Value) -> Value:
 
 def _rnn_tanh(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -> None:
     pre = _gates(b, node, x, states["h"])
-    b.each(node.units, f"{states['h'].expr}[i] = tanhf({b.read(pre)});")
+    b.each(node.units, f"{states['h'].expr}[i] = {b.tanh()}({b.read(pre)});")
 
 
 def _rnn_relu(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -> None:
@@ -91,7 +99,7 @@ def _rnn_relu(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -
 
 def _gru(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -> None:
     n, h = node.units, states["h"]
-    sigmoid = b.helper("sigmoid.c", "sigmoid")
+    tanh, sigmoid = b.tanh(), b.sigmoid()
     if "hh_diag" in node.params:
         raise UnsupportedError(
             f"layer '{node.name}' has one-to-one feedback into 3 gates: expected a full recurrent weight 'hh'"
@@ -115,22 +123,22 @@ def _gru(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -> Non
         n,
         *reset,
         f"const float z = {sigmoid}({gate[1]});",
-        f"const float n = tanhf({gate[2]});",
+        f"const float n = {tanh}({gate[2]});",
         f"{h.expr}[i] = (1.0f - z) * n + z * {h.expr}[i];",
     )
 
 
 def _lstm(b: Builder, node: Recurrent, x: Value, states: dict[str, Value]) -> None:
     n, h, c = node.units, states["h"], states["c"]
-    sigmoid = b.helper("sigmoid.c", "sigmoid")
+    tanh, sigmoid = b.tanh(), b.sigmoid()
     pre = _gates(b, node, x, h)
     i, f, g, o = (b.read(pre, f"{k * n}u + i") for k in range(4))
     target = b.scratch((n,), f"{node.name}.wide") if "hr" in node.params else h
     b.each(
         n,
-        f"const float c = {sigmoid}({f}) * {c.expr}[i] + {sigmoid}({i}) * tanhf({g});",
+        f"const float c = {sigmoid}({f}) * {c.expr}[i] + {sigmoid}({i}) * {tanh}({g});",
         f"{c.expr}[i] = c;",
-        f"{target.expr}[i] = {sigmoid}({o}) * tanhf(c);",
+        f"{target.expr}[i] = {sigmoid}({o}) * {tanh}(c);",
     )
     if "hr" in node.params:
         _product(b, node, "hr", target, h)

@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparsecirc.errors import FileFormatError, MissingExtraError, SparsecircError, UsageError
 from sparsecirc.export._export import Export
+from sparsecirc.export.c._exported import as_exported
+from sparsecirc.export.c._options import COptions
 from sparsecirc.export.c._text import snippet
 from sparsecirc.ir import Graph, interpret
 
@@ -156,8 +158,18 @@ def run_c(export: Export, x: ArrayLike, *, flags: Sequence[str] = (), steps: int
     return arrays
 
 
-def check_c(graph: Graph, export: Export, x: ArrayLike, *, flags: Sequence[str] = ()) -> CCheck:
-    """Compile, run on ``x``, and compare with ``interpret(graph, x)`` in float64.
+def check_c(
+    graph: Graph, export: Export, x: ArrayLike, *, flags: Sequence[str] = (), options: COptions | None = None
+) -> CCheck:
+    """Compile, run on ``x``, and compare in float64 with ``interpret(as_exported(graph, options), x)``.
+
+    Args:
+        graph: what was exported.
+        export: what ``export_c`` returned.
+        x: in the layout of ``interpret``.
+        flags: as of :func:`run_c`.
+        options: those of the export. Without them the comparison is with ``graph`` as it is, which shows what integer
+            weights cost.
 
     Raises:
         MissingExtraError: there is no C compiler.
@@ -167,7 +179,8 @@ def check_c(graph: Graph, export: Export, x: ArrayLike, *, flags: Sequence[str] 
     header = next(p for p in export.paths if p.suffix == ".h")
     spiking = {o["name"] for o in _manifest(header)["outputs"] if o["spikes"]}
     array = np.asarray(x)
-    expected = interpret(graph, array.astype(np.float32) if array.dtype.kind == "f" else array).outputs
+    exported = graph if options is None else as_exported(graph, options)
+    expected = interpret(exported, array.astype(np.float32) if array.dtype.kind == "f" else array).outputs
     got = run_c(export, x, flags=flags)
     worst, wrong, spikes = 0.0, 0, 0
     for key, want in expected.items():

@@ -7,15 +7,24 @@ column is then skipped as a whole. Either way a sum runs over ascending columns,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc._pattern import Pattern
+from sparsecirc.export.c._options import Index
 
 _BLOCKS = (16, 8, 4)
-_UNSIGNED = {np.dtype(np.uint8): "uint8_t", np.dtype(np.uint16): "uint16_t", np.dtype(np.uint32): "uint32_t"}
+
+
+class Layout(str, Enum):
+    """How the entries of a matrix lie in memory."""
+
+    DENSE = "dense"
+    SPARSE = "sparse"
+    RUNS = "runs"
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,17 +32,21 @@ class Packed:
     """A matrix as arrays.
 
     Attributes:
-        values: float32, in the order in which the loop reads them.
-        index: position of each value (or tile) along its line, or ``None`` where every entry is stored.
-        count: values (or tiles) per line, with ``index``.
+        layout_kind: which of the three forms the arrays have.
+        values: float32 or words, in the order in which the loop reads them.
+        index: ``SPARSE``: position of each value (or tile) along its line. ``RUNS``: for each group of equal lines
+            their number, the number of runs, then first and length of each run. ``None`` where every entry is stored.
+        count: ``SPARSE``: values (or tiles) per line.
         gaps: whether ``index`` holds distances to the previous entry instead of positions.
         rows_per_tile: 1, or the height of the row blocks.
         by_column: whether lines are columns, for spike inputs.
         shape: (rows, cols) of the matrix.
         nnz: live connections.
+        groups: ``RUNS``: groups of lines.
     """
 
-    values: NDArray[np.float32]
+    layout_kind: Layout
+    values: NDArray[Any]
     index: NDArray[Any] | None
     count: NDArray[Any] | None
     gaps: bool
@@ -41,6 +54,7 @@ class Packed:
     by_column: bool
     shape: tuple[int, int]
     nnz: int
+    groups: int = 0
 
     @property
     def bytes(self) -> int:
@@ -53,6 +67,8 @@ class Packed:
         lines = "columns" if self.by_column else "rows"
         if self.index is None:
             return f"dense, by {lines}"
+        if self.layout_kind is Layout.RUNS:
+            return f"runs of {lines}, {self.groups} groups, u{8 * self.index.itemsize} index"
         across = "row" if self.by_column else "column"
         tile = f"{self.rows_per_tile}x1 tiles, " if self.rows_per_tile > 1 else ""
         kind = f"{across} gaps" if self.gaps else f"{across}s"
@@ -60,27 +76,8 @@ class Packed:
 
     @property
     def count_dtype(self) -> np.dtype[Any]:
-        """Type of ``count``; uint8 for a dense matrix, which has none."""
+        """Type of ``count``; uint8 for a layout without one."""
         return np.dtype(np.uint8) if self.count is None else self.count.dtype
-
-    @property
-    def snippet(self) -> tuple[str, str, dict[str, object]]:
-        """File of ``runtime/``, suffix of the function's name and values to fill in."""
-        verb = "add" if self.by_column else "dot"
-        if self.index is None:
-            return f"{verb}_dense.c", f"{verb}_dense", {}
-        shape = "block" if self.rows_per_tile > 1 else "sparse"
-        across = ("block of rows" if shape == "block" else "row") if self.by_column else "column"
-        values: dict[str, object] = {
-            "index_t": _UNSIGNED[self.index.dtype],
-            "count_t": _UNSIGNED[self.count_dtype],
-            "step": "+=" if self.gaps else "=",
-            "meaning": f"distance from the previous {across}" if self.gaps else across,
-            "r": self.rows_per_tile,
-        }
-        tile = f"_{self.rows_per_tile}x1" if shape == "block" else ""
-        bits = f"{'gap' if self.gaps else 'at'}{8 * self.index.itemsize}_n{8 * self.count_dtype.itemsize}"
-        return f"{verb}_{shape}.c", f"{verb}{tile}_{bits}", values
 
 
 def _smallest_unsigned(largest: int) -> np.dtype[Any]:
@@ -88,8 +85,8 @@ def _smallest_unsigned(largest: int) -> np.dtype[Any]:
 
 
 def _with_gaps(
-    line: NDArray[Any], at: NDArray[Any], tiles: NDArray[np.float32]
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32]]:
+    line: NDArray[Any], at: NDArray[Any], tiles: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Distances in u8: a distance beyond 255 becomes steps of 255 over zero weights."""
     first = np.ones(len(at), dtype=bool)
     first[1:] = line[1:] != line[:-1]
@@ -98,14 +95,12 @@ def _with_gaps(
     last = np.cumsum(steps + 1) - 1
     index = np.full(int((steps + 1).sum()), 255, dtype=np.uint8)
     index[last] = gap - 255 * steps
-    padded = np.zeros((len(index), tiles.shape[1]), dtype=np.float32)
+    padded = np.zeros((len(index), tiles.shape[1]), dtype=tiles.dtype)
     padded[last] = tiles
     return np.repeat(line, steps + 1), index, padded
 
 
-def _sparse(
-    weight: NDArray[np.float32], pattern: Pattern, r: int, by_column: bool, gaps: bool
-) -> tuple[NDArray[np.float32], NDArray[Any], NDArray[Any]]:
+def _sparse(weight: NDArray[Any], pattern: Pattern, r: int, by_column: bool, gaps: bool) -> Packed:
     rows, cols = weight.shape
     live = pattern.mask()[::r]  # [rows / r, cols]: every row of a tile has the same columns
     if by_column:
@@ -120,26 +115,49 @@ def _sparse(
         line, index, tiles = _with_gaps(line, at, tiles)
     else:
         index = at.astype(_smallest_unsigned(width - 1))
-    count = np.bincount(line, minlength=lines)
-    return tiles.ravel(), index, count.astype(_smallest_unsigned(int(count.max(initial=0))))
+    counted = np.bincount(line, minlength=lines)
+    count = counted.astype(_smallest_unsigned(int(counted.max(initial=0))))
+    return Packed(Layout.SPARSE, tiles.ravel(), index, count, gaps, r, by_column, (rows, cols), pattern.nnz)
 
 
-def pack(weight: NDArray[np.float32], pattern: Pattern, *, by_column: bool) -> Packed:
+def _runs(weight: NDArray[Any], pattern: Pattern, by_column: bool) -> Packed:
+    """Adjacent lines with equal columns in one group; a run of columns by its first and its length."""
+    live = pattern.mask()
+    lines = np.ascontiguousarray(live.T if by_column else live)
+    starts = np.flatnonzero(np.r_[True, np.any(lines[1:] != lines[:-1], axis=1)])
+    heights = np.diff(np.r_[starts, len(lines)])
+    numbers: list[int] = []
+    for start, height in zip(starts.tolist(), heights.tolist(), strict=True):
+        edges = np.flatnonzero(np.diff(np.r_[0, lines[start].astype(np.int8), 0])).reshape(-1, 2)  # [runs, from and to]
+        numbers += [height, len(edges)]
+        for first, end in edges.tolist():
+            numbers += [first, end - first]
+    index = np.array(numbers, dtype=_smallest_unsigned(max(numbers)))
+    values = (weight.T if by_column else weight)[lines]
+    shape = weight.shape[0], weight.shape[1]
+    return Packed(Layout.RUNS, values, index, None, False, 1, by_column, shape, pattern.nnz, len(starts))
+
+
+def pack(weight: NDArray[Any], pattern: Pattern, *, by_column: bool, index: Index = Index.AUTO) -> Packed:
     """The layout of ``weight`` (rows, cols) with the fewest bytes; of equal ones the one with the simplest loop.
 
-    Dead connections must be exact zeros. Candidates: dense; row tiles of 16, 8 or 4 x 1 where ``pattern`` consists of
-    them; single values; the last two with positions, or with u8 distances where positions need more than 8 bits.
+    Dead connections must be exact zeros. Candidates: dense; runs of columns shared by groups of rows; row tiles of 16,
+    8 or 4 x 1 where ``pattern`` consists of them; single values; the last two with positions, or with u8 distances
+    where positions need more than 8 bits. ``index`` other than ``AUTO`` leaves one of these kinds.
     """
     rows, cols = weight.shape
-    dense = np.ascontiguousarray(weight.T if by_column else weight).ravel()
-    best = Packed(dense, None, None, False, 1, by_column, (rows, cols), pattern.nnz)
-    if pattern.nnz in (0, rows * cols):
-        return best
+    flat = np.ascontiguousarray(weight.T if by_column else weight).ravel()
+    dense = Packed(Layout.DENSE, flat, None, None, False, 1, by_column, (rows, cols), pattern.nnz)
+    if pattern.nnz in (0, rows * cols) or index is Index.NONE:
+        return dense
+    found = [dense] if index is Index.AUTO else []
+    if index in (Index.AUTO, Index.RUNS):
+        found.append(_runs(weight, pattern, by_column))
     tile = pattern.block_shape([(r, 1) for r in _BLOCKS])[0]
     for r in dict.fromkeys((tile, 1)):
         width = rows // r if by_column else cols
-        for gaps in (False, True) if width > 256 else (False,):
-            values, index, count = _sparse(weight, pattern, r, by_column, gaps)
-            packed = Packed(values, index, count, gaps, r, by_column, (rows, cols), pattern.nnz)
-            best = min(best, packed, key=lambda p: p.bytes)
-    return best
+        if index in (Index.AUTO, Index.ABSOLUTE):
+            found.append(_sparse(weight, pattern, r, by_column, gaps=False))
+        if index is Index.GAPS or (index is Index.AUTO and width > 256):
+            found.append(_sparse(weight, pattern, r, by_column, gaps=True))
+    return min(found, key=lambda p: p.bytes)

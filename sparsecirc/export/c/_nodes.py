@@ -59,31 +59,40 @@ def _embedding(b: Builder, node: Embedding, inputs: list[Value]) -> Ports:
         raise UnsupportedError(
             f"embedding '{node.name}' reads a computed value: expected the indices of the graph input"
         )
-    weight = to_float32(node.weight("weight"), f"weight '{node.name}.weight'")
-    entries, width = weight.shape
-    _stored_dense(b, f"{node.name}.weight", node, "weight")
-    table = b.constant(f"{node.name}.weight", weight)
+    entries, width = node.params["weight"].shape
+    table, scale, cast = _stored_dense(b, node)
     y = _out(b, node, (*x.shape, width))
+    to, of = f"{y.expr} + p * {width}u", f"{table} + (uint32_t)k * {width}u"
+    copy = [f"    memcpy({to}, {of}, sizeof(float) * {width}u);"]
+    if scale:
+        copy = [
+            f"    for (uint32_t i = 0u; i < {width}u; ++i) {{",
+            f"        ({to})[i] = {scale}[k] * {cast}({of})[i];",
+            "    }",
+        ]
     b.each(
         x.size,
         f"const int32_t k = {b.use(x)}[p];",
         f"if (k >= 0 && k < {entries}) {{",
-        f"    memcpy({y.expr} + p * {width}u, {table} + (uint32_t)k * {width}u, sizeof(float) * {width}u);",
+        *copy,
         "} else { /* an index beyond the table reads as zeros, never beyond memory */",
-        f"    memset({y.expr} + p * {width}u, 0, sizeof(float) * {width}u);",
+        f"    memset({to}, 0, sizeof(float) * {width}u);",
         "}",
         var="p",
     )
     return {"": y}
 
 
-def _stored_dense(b: Builder, name: str, node: Node, role: str) -> None:
-    """Note a matrix that C code stores with its zeros."""
-    weight = node.weight(role)
+def _stored_dense(b: Builder, node: Node) -> tuple[str, str, str]:
+    """The weight of a convolution or embedding, zeros stored: names of values and scales, and the cast of a value."""
+    name, weight = f"{node.name}.weight", node.weight("weight")
     rows, size = weight.shape[0], weight.size
-    live = node.patterns[role].nnz if role in node.patterns else size
-    note = "dense" if live == size else "dense, zeros stored"
-    b.matrices.append(MatrixNote(name, (rows, size // max(rows, 1)), live / max(size, 1), note, 4 * size, 4 * size))
+    live = node.patterns["weight"].nnz if "weight" in node.patterns else size
+    note = b.number_note + ("dense" if live == size else "dense, zeros stored")
+    table, scale, cast, stored = b.stored(name, weight)
+    shape = (rows, size // max(rows, 1))
+    b.matrices.append(MatrixNote(name, shape, live / max(size, 1), note, stored, 4 * size))
+    return table, scale, cast
 
 
 def _nest(heads: list[tuple[str, int]], body: list[str]) -> list[str]:
@@ -109,15 +118,13 @@ def _conv(b: Builder, node: Conv, inputs: list[Value]) -> Ports:
             "by a recurrent layer, or export to ONNX"
         )
     x = inputs[0]
-    weight = to_float32(node.weight("weight"), f"weight '{node.name}.weight'")
-    out, per_group, *kernel = weight.shape
+    out, per_group, *kernel = node.params["weight"].shape
     spatial = x.shape[1:]
     sizes = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(spatial, kernel, node.stride, node.padding, node.dilation, strict=True)
     ]
-    _stored_dense(b, f"{node.name}.weight", node, "weight")
-    table = b.constant(f"{node.name}.weight", weight)
+    table, scale, cast = _stored_dense(b, node)
     bias = b.constant(f"{node.name}.bias", to_float32(node.params["bias"], "bias")) if "bias" in node.params else ""
     y = _out(b, node, (out, *sizes))
     where: list[str] = []
@@ -131,9 +138,9 @@ def _conv(b: Builder, node: Conv, inputs: list[Value]) -> Ports:
     to = _flat([("o", 0), *((f"p{a}", n) for a, n in enumerate(sizes))])
     inner = _nest(
         [("c", per_group), *((f"k{a}", k) for a, k in enumerate(kernel))],
-        [*where, f"sum += {table}[{tap}] * {b.read(x, at)};"],
+        [*where, f"sum += {cast}{table}[{tap}] * {b.read(x, at)};"],
     )
-    end = f"{y.expr}[{to}] = sum{f' + {bias}[o]' if bias else ''};"
+    end = f"{y.expr}[{to}] = {f'{scale}[o] * ' if scale else ''}sum{f' + {bias}[o]' if bias else ''};"
     b.emit(*_nest([("o", out), *((f"p{a}", n) for a, n in enumerate(sizes))], ["float sum = 0.0f;", *inner, end]))
     return {"": y}
 
@@ -184,9 +191,9 @@ def _elementwise(b: Builder, node: Elementwise, inputs: list[Value]) -> Ports:
     if node.fn == "relu":
         value = f"{value} > 0.0f ? {value} : 0.0f"
     elif node.fn == "tanh":
-        value = f"tanhf({value})"
+        value = f"{b.tanh()}({value})"
     else:
-        value = f"{b.helper('sigmoid.c', 'sigmoid')}({value})"
+        value = f"{b.sigmoid()}({value})"
     b.each(x.size, f"{y.expr}[i] = {value};")
     return {"": y}
 

@@ -8,6 +8,7 @@ from math import prod
 from sparsecirc.errors import UnsupportedError
 from sparsecirc.export.c._build import Builder, Section, Value
 from sparsecirc.export.c._nodes import EMIT, finish_time_reduce
+from sparsecirc.export.c._options import COptions
 from sparsecirc.export.c._text import identifier
 from sparsecirc.ir import Embedding, Graph, Input, Node, Recurrent, Repeat, TimeReduce
 
@@ -124,7 +125,7 @@ def _emit_node(b: Builder, node: Node, values: dict[str, Value]) -> None:
     values.setdefault(node.name, next(iter(ports.values())))
 
 
-def make_plan(graph: Graph, prefix: str) -> Plan:
+def make_plan(graph: Graph, prefix: str, options: COptions | None = None) -> Plan:
     """Write every node of ``graph``.
 
     Raises:
@@ -135,7 +136,7 @@ def make_plan(graph: Graph, prefix: str) -> Plan:
     input_type = "int32_t" if is_index else "float"
     sections = _sections(graph)
     repeat = _repeat_steps(graph)
-    b = Builder(prefix)
+    b = Builder(prefix, options or COptions())
     values = {source.name: Value("x", tuple(source.shape), input_type)}
     outputs = []
     step_end = 0

@@ -6,11 +6,10 @@ import json
 from math import prod
 from typing import Any
 
-from sparsecirc.export.c._build import Member, Section
+from sparsecirc.export.c._build import WIDTH, Member, Section
 from sparsecirc.export.c._plan import Output, Plan
 from sparsecirc.export.c._text import array_text, comment
 
-_WIDTH = {"float": 4, "uint32_t": 4, "uint8_t": 1}
 _NAMES = {Section.BEFORE: "before", Section.STEP: "each", Section.FINISH: "finish"}
 _MATH = ("tanhf(", "expf(", "logf(")
 
@@ -39,14 +38,16 @@ def _members(plan: Plan) -> list[Member]:
     members = [*b.members]
     if plan.work:
         members.append(Member("work", "float", plan.work, "intermediate values of one step"))
-    return sorted(members, key=lambda m: -_WIDTH[m.ctype]) or [Member("unused", "uint8_t", None, "nothing to keep")]
+    if b.rounded:
+        members.append(Member("rounded", "int8_t", b.rounded, "inputs of one product in 8 bits"))
+    return sorted(members, key=lambda m: -WIDTH[m.ctype]) or [Member("unused", "uint8_t", None, "nothing to keep")]
 
 
 def state_bytes(plan: Plan) -> int:
     """Size of the state struct, rounded up to its alignment."""
     members = _members(plan)
-    size = sum((m.size or 1) * _WIDTH[m.ctype] for m in members)
-    align = max(_WIDTH[m.ctype] for m in members)
+    size = sum((m.size or 1) * WIDTH[m.ctype] for m in members)
+    align = max(WIDTH[m.ctype] for m in members)
     return -(-size // align) * align
 
 

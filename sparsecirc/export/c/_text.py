@@ -21,7 +21,15 @@ _RESERVED = (
 )
 _KEYWORDS = frozenset(_RESERVED.split())
 _WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
-_ITEMS_PER_LINE = {"float": 6, "uint8_t": 24, "uint16_t": 16, "uint32_t": 12, "int32_t": 12}
+_ITEMS_PER_LINE = {
+    "float": 6,
+    "uint8_t": 24,
+    "int8_t": 24,
+    "uint16_t": 16,
+    "int16_t": 16,
+    "uint32_t": 12,
+    "int32_t": 12,
+}
 
 
 def check_name(name: str) -> str:

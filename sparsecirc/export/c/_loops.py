@@ -1,0 +1,85 @@
+"""Which function of ``runtime/`` multiplies a packed matrix, and with what it is filled in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsecirc.export.c._matrix import Layout, Packed
+from sparsecirc.export.c._options import Weights
+
+_UNSIGNED = {np.dtype(np.uint8): "uint8_t", np.dtype(np.uint16): "uint16_t", np.dtype(np.uint32): "uint32_t"}
+_VALUE = {Weights.F32: "float", Weights.INT16: "int16_t", Weights.INT8: "int8_t"}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One function of ``runtime/``.
+
+    Attributes:
+        file: the template.
+        suffix: of the function's name; two loops with the same one have the same text.
+        values: what to fill in.
+        needs_dot8: whether it calls the dense 8-bit sum, whose name is to be filled in as ``dot8``.
+    """
+
+    file: str
+    suffix: str
+    values: dict[str, object]
+    needs_dot8: bool = False
+
+
+def value_type(weights: Weights) -> str:
+    """C type of a stored weight."""
+    return _VALUE[weights]
+
+
+def loop_of(packed: Packed, weights: Weights, *, integers: bool = False) -> Loop:
+    """The loop for ``packed``.
+
+    Args:
+        packed: the matrix.
+        weights: number type of its values.
+        integers: whether the inputs are 8-bit integers; only for products by rows of 8-bit weights.
+    """
+    verb = "add" if packed.by_column else "dot"
+    number = "" if weights is Weights.F32 else f"_{_VALUE[weights].removesuffix('_t')}"
+    values = {**_numbers(weights, integers), **_index(packed)}
+    if packed.layout_kind is Layout.SPARSE:
+        tile = f"_{packed.rows_per_tile}x1" if packed.rows_per_tile > 1 else ""
+        assert packed.index is not None
+        bits = f"{'gap' if packed.gaps else 'at'}{8 * packed.index.itemsize}_n{8 * packed.count_dtype.itemsize}"
+        shape, suffix = "block" if tile else "sparse", f"{tile}_{bits}"
+    else:
+        shape = packed.layout_kind.value
+        suffix = "" if packed.index is None else f"{8 * packed.index.itemsize}"
+    by_8 = integers and packed.layout_kind is not Layout.SPARSE
+    file = f"{verb}_{shape}{'_int8' if by_8 else ''}.c"
+    name = f"{verb}{'' if shape in ('block', 'sparse') else '_' + shape}{suffix}{number}{'_by_8' if integers else ''}"
+    return Loop(file, name, values, by_8)
+
+
+def _numbers(weights: Weights, integers: bool) -> dict[str, object]:
+    """Types of weights, inputs and sums, and how a sum enters the result."""
+    if integers:
+        parts = "int8_t", "int32_t", "", "scale[i] * unit * (float)sum", "const float *scale, float unit, "
+    elif weights is Weights.F32:
+        parts = "float", "float", "", "sum", ""
+    else:
+        parts = "float", "float", "(float)", "scale[i] * sum", "const float *scale, "
+    names = "x_t", "sum_t", "cast", "scaled", "scale_parameter"
+    return {"value_t": _VALUE[weights], **dict(zip(names, parts, strict=True))}
+
+
+def _index(packed: Packed) -> dict[str, object]:
+    if packed.index is None:
+        return {}
+    across = ("block of rows" if packed.rows_per_tile > 1 else "row") if packed.by_column else "column"
+    return {
+        "index_t": _UNSIGNED[packed.index.dtype],
+        "count_t": _UNSIGNED[packed.count_dtype],
+        "step": "+=" if packed.gaps else "=",
+        "meaning": f"distance from the previous {across}" if packed.gaps else across,
+        "r": packed.rows_per_tile,
+    }
