@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 
 from benchmarks.studies._export_job import Array, Consumer, Job, Ran, Refused, package
 from sparsecirc.errors import UnsupportedError
+from sparsecirc.export import Export
 from sparsecirc.export.onnx import export_onnx, open_session
 from sparsecirc.export.onnx._run import run_session
 
@@ -21,23 +24,27 @@ Runner = Callable[[Path, Job], Callable[[Array], Outputs]]
 FORMS = ("op", "scan")
 
 
-def _each(runner: Runner, job: Job, forms: tuple[str, ...] = FORMS) -> Iterator[Ran]:
-    """Every form that the network can be written in, as this runner runs it."""
+def _files(job: Job, forms: Sequence[str]) -> Iterator[tuple[str, Export]]:
+    """The network in every form that it can be written in."""
     for form in forms:
-        path = job.folder / f"{form}.onnx"
         try:
-            made = export_onnx(job.graph, path, form=form, step=False)
+            yield form, export_onnx(job.graph, job.folder / f"{form}.onnx", form=form, step=False)
         except UnsupportedError as error:
-            if form == "op":  # neurons have no operator
-                continue
-            raise Refused(str(error)) from error
+            if form == FORMS[-1]:  # others may not have it: neurons have no operator
+                raise Refused(str(error)) from error
+
+
+def _each(runner: Runner, job: Job, forms: Sequence[str] = FORMS) -> Iterator[Ran]:
+    """Every form as this runner runs it."""
+    for form, made in _files(job, forms):
         try:
-            call = runner(path, job)
+            call = runner(made.paths[0], job)
             diff, spikes = job.compare(call(job.model.x))
         except Refused as error:
             yield Ran(form, made.bytes, made.bytes_dense, note=f"not run: {error}")
             continue
-        yield Ran(form, made.bytes, made.bytes_dense, diff, spikes, job.us_per_step(partial(call, job.model.single)))
+        time = job.us_per_step(partial(call, job.model.single))
+        yield Ran(form, made.bytes, made.bytes_dense, diff, spikes, time)
 
 
 def _onnxruntime(path: Path, job: Job) -> Callable[[Array], Outputs]:
@@ -72,25 +79,50 @@ def _openvino(path: Path, job: Job) -> Callable[[Array], Outputs]:
     return call
 
 
-def _tract(path: Path, job: Job) -> Callable[[Array], Outputs]:
-    import tract
+_TRACT = """
+import sys, time
+import numpy as np, tract
 
-    runnable: dict[tuple[int, ...], Any] = {}
-    names = list(job.graph.outputs)
+def ready(shape, kind):
+    for fixed in (True, False):  # its RNN operators need a fixed batch, its Scan a free one
+        try:
+            model = tract.onnx().load(sys.argv[1])
+            if fixed:
+                model.set_input_fact(0, ",".join(map(str, shape)) + "," + kind)
+            return model.into_model().into_runnable()
+        except tract.TractError as error:
+            said = str(error)
+    sys.exit(" ".join(said.partition("Stack backtrace")[0].split())[:200])
 
-    def call(x: Array) -> Outputs:
-        if x.shape not in runnable:
-            try:
-                model = tract.onnx().load(str(path))
-                kind = "i64" if x.dtype.kind == "i" else "f32"
-                model.set_input_fact(0, f"{','.join(map(str, x.shape))},{kind}")
-                runnable[x.shape] = model.into_model().into_runnable()
-            except tract.TractError as error:
-                raise Refused(" ".join(str(error).partition("Stack backtrace")[0].split())[:200]) from error
-        found = runnable[x.shape].run([np.ascontiguousarray(x)])
-        return {name: value.to_numpy() for name, value in zip(names, found, strict=True)}
+given = np.load(sys.argv[2])
+x, single = given["x"], given["single"]
+kind = "i64" if x.dtype.kind == "i" else "f32"
+found = [v.to_numpy() for v in ready(x.shape, kind).run([x])]
+runnable = ready(single.shape, kind)
+taken = []
+for k in range(int(sys.argv[4])):
+    begun = time.process_time()
+    runnable.run([single])
+    taken.append(time.process_time() - begun)
+np.savez(sys.argv[3], *found, seconds=np.median(taken))
+"""
 
-    return call
+
+def _tract(job: Job) -> Iterator[Ran]:
+    """In a process of its own: a panic of tract ends the process that it is in."""
+    given, got = job.folder / "given.npz", job.folder / "got.npz"
+    np.savez(given, x=job.model.x, single=job.model.single)
+    for form, made in _files(job, FORMS):
+        command = [sys.executable, "-c", _TRACT, str(made.paths[0]), str(given), str(got), "5" if job.quick else "25"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+            yield Ran(form, made.bytes, made.bytes_dense, note=f"not run: {said[0]}")
+            continue
+        with np.load(got) as found:
+            outputs = {name: found[f"arr_{k}"] for k, name in enumerate(job.graph.outputs)}
+            time = 1e6 * float(found["seconds"]) / job.model.steps
+        yield Ran(form, made.bytes, made.bytes_dense, *job.compare(outputs), time)
 
 
 ONNX_CONSUMERS = (
@@ -98,6 +130,6 @@ ONNX_CONSUMERS = (
     Consumer("reference", "onnx", partial(package, "onnx"), partial(_each, _reference),
              models=("demo_gru", "demo_lstm", "demo_rnn", "demo_snn", "rleaky", "rsynaptic", "gru_128")),
     Consumer("openvino", "onnx", partial(package, "openvino"), partial(_each, _openvino)),
-    Consumer("tract", "onnx", partial(package, "tract"), partial(_each, _tract)),
+    Consumer("tract", "onnx", partial(package, "tract"), _tract),
 )  # fmt: skip
 """Programs that read ONNX files."""

@@ -80,9 +80,11 @@ def _scan(low: Lowering, node: Recurrent, x: str) -> dict[str, str]:
     body = b.body()
     batch = b.op("Shape", [driven], f"{n}.batch", start=1, end=2)
     names, initial = carried(node), []
+    zero = b.onnx.numpy_helper.from_array(np.zeros(1, np.float32))
     for s in names:
         shape = b.op("Concat", [batch, b.ints(shapes[s], f"{n}.{s}.units")], f"{n}.{s}.shape", axis=0)
-        initial.append(b.op("ConstantOfShape", [shape], f"{n}.{s}.zero"))
+        # said aloud: tract takes a missing value for a float64
+        initial.append(b.op("ConstantOfShape", [shape], f"{n}.{s}.zero", value=zero))
     state = {s: b.name(f"{n}.{s}.before") for s in names}
     inner = [b.name(f"{n}.drive_t")]
     new = step(body, node, inner[0], state)
