@@ -63,7 +63,8 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 format-check: $(STAMP)
-	$(BIN)/clang-format --dry-run -Werror $(wildcard kernels/*/*.c kernels/*/*.h kernels/*/*.cpp)
+	$(BIN)/clang-format --dry-run -Werror $(wildcard kernels/*/*.c kernels/*/*.h kernels/*/*.cpp \
+	  sparsecirc/export/onnx/library/*.[ch])
 
 # The C tests of the kernels under address and undefined-behaviour sanitizers.
 sanitize: $(STAMP)

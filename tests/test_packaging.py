@@ -67,6 +67,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert in_git <= set(names), "files of the package are missing, C sources of the exporter among them"
     assert "sparsecirc/py.typed" in names
     assert any(n.startswith("sparsecirc/export/c/runtime/") for n in in_git)
+    kernels = {n.removeprefix("sparsecirc/") for n in names if n.startswith("sparsecirc/kernels/")}
+    assert kernels == {
+        n for n in TRACKED if n.startswith(("kernels/src/", "kernels/include/")) or n == "kernels/kernels.def"
+    }
     native = [n for n in names if n.startswith("sparsecirc/_kernels.") and n.endswith((".so", ".pyd", ".dylib"))]
     assert len(native) == 1
     assert f"{info}licenses/LICENSE" in names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,39 +13,52 @@ from typing import Any
 import numpy as np
 
 from benchmarks.studies._export_job import Array, Consumer, Job, Ran, Refused, package
-from sparsecirc.errors import UnsupportedError
+from sparsecirc.errors import FileFormatError, UnsupportedError
 from sparsecirc.export import Export
-from sparsecirc.export.onnx import export_onnx, open_session
+from sparsecirc.export.onnx import custom_ops, export_onnx, open_session, round_int8
 from sparsecirc.export.onnx._run import run_session
 
 Outputs = Mapping[str, Any]
 Runner = Callable[[Path, Job], Callable[[Array], Outputs]]
 """Opens a file; what it gives runs an input."""
 
-FORMS = ("op", "scan")
+FORMS = ("op", "scan", "packed", "packed int8", "custom")
+"""``packed int8``: the network with its weights rounded to bytes, compared with that network."""
 
 
-def _files(job: Job, forms: Sequence[str]) -> Iterator[tuple[str, Export]]:
-    """The network in every form that it can be written in."""
+def _files(job: Job, forms: Sequence[str]) -> Iterator[tuple[str, Job, Export]]:
+    """The network in every form that it has, with the job to compare it with."""
     for form in forms:
+        path, written = job.folder / f"{form.replace(' ', '_')}.onnx", form.split()[0]
+        exact = job
+        if form == "packed int8":
+            exact = replace(job, model=replace(job.model, graph=round_int8(job.graph)[0]))
         try:
-            yield form, export_onnx(job.graph, job.folder / f"{form}.onnx", form=form, step=False)
+            made = export_onnx(exact.graph, path, form=written, step=False)
         except UnsupportedError as error:
-            if form == FORMS[-1]:  # others may not have it: neurons have no operator
+            if written != "op":  # neurons have no operator
                 raise Refused(str(error)) from error
+            continue
+        if written in ("op", "scan") or written in made.form:
+            yield form, exact, made
 
 
 def _each(runner: Runner, job: Job, forms: Sequence[str] = FORMS) -> Iterator[Ran]:
     """Every form as this runner runs it."""
-    for form, made in _files(job, forms):
+    for form, exact, made in _files(job, forms):
         try:
             call = runner(made.paths[0], job)
-            diff, spikes = job.compare(call(job.model.x))
-        except Refused as error:
+            diff, spikes = exact.compare(call(job.model.x))
+        except (Refused, FileFormatError) as error:
             yield Ran(form, made.bytes, made.bytes_dense, note=f"not run: {error}")
             continue
         time = job.us_per_step(partial(call, job.model.single))
         yield Ran(form, made.bytes, made.bytes_dense, diff, spikes, time)
+
+
+def _with_library(path: Path, job: Job) -> Callable[[Array], Outputs]:
+    session = open_session(path, library=custom_ops())
+    return lambda x: run_session(session, x)
 
 
 def _onnxruntime(path: Path, job: Job) -> Callable[[Array], Outputs]:
@@ -112,7 +126,7 @@ def _tract(job: Job) -> Iterator[Ran]:
     """In a process of its own: a panic of tract ends the process that it is in."""
     given, got = job.folder / "given.npz", job.folder / "got.npz"
     np.savez(given, x=job.model.x, single=job.model.single)
-    for form, made in _files(job, FORMS):
+    for form, exact, made in _files(job, FORMS):
         command = [sys.executable, "-c", _TRACT, str(made.paths[0]), str(given), str(got), "5" if job.quick else "25"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -122,11 +136,13 @@ def _tract(job: Job) -> Iterator[Ran]:
         with np.load(got) as found:
             outputs = {name: found[f"arr_{k}"] for k, name in enumerate(job.graph.outputs)}
             time = 1e6 * float(found["seconds"]) / job.model.steps
-        yield Ran(form, made.bytes, made.bytes_dense, *job.compare(outputs), time)
+        yield Ran(form, made.bytes, made.bytes_dense, *exact.compare(outputs), time)
 
 
 ONNX_CONSUMERS = (
     Consumer("onnxruntime", "onnx", partial(package, "onnxruntime"), partial(_each, _onnxruntime)),
+    Consumer("onnxruntime + library", "onnx", partial(package, "onnxruntime"),
+             partial(_each, _with_library, forms=("custom",))),
     Consumer("reference", "onnx", partial(package, "onnx"), partial(_each, _reference),
              models=("demo_gru", "demo_lstm", "demo_rnn", "demo_snn", "rleaky", "rsynaptic", "gru_128")),
     Consumer("openvino", "onnx", partial(package, "openvino"), partial(_each, _openvino)),

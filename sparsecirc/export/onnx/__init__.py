@@ -10,7 +10,20 @@ print(check_onnx(graph, done, x))         # largest difference from the float64 
 
 from sparsecirc.export.onnx._check import OnnxCheck, check_onnx
 from sparsecirc.export.onnx._form import Form
+from sparsecirc.export.onnx._library import custom_ops
+from sparsecirc.export.onnx._packed import round_int8
 from sparsecirc.export.onnx._run import metadata, open_session, run_onnx, stream_onnx
 from sparsecirc.export.onnx._write import export_onnx
 
-__all__ = ["Form", "OnnxCheck", "check_onnx", "export_onnx", "metadata", "open_session", "run_onnx", "stream_onnx"]
+__all__ = [
+    "Form",
+    "OnnxCheck",
+    "check_onnx",
+    "custom_ops",
+    "export_onnx",
+    "metadata",
+    "open_session",
+    "round_int8",
+    "run_onnx",
+    "stream_onnx",
+]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparsecirc.errors import missing_extra
+from sparsecirc.export.onnx._packed import encode
 
 Dim = int | str | None
 
@@ -33,10 +34,13 @@ class Builder:
 
     Args:
         names: names that are taken already; shared with the bodies.
+        packed: weights are stored as their live entries where that is smaller.
     """
 
-    def __init__(self, names: Iterable[str] = ()) -> None:
+    def __init__(self, names: Iterable[str] = (), *, packed: bool = False) -> None:
         self.onnx = import_onnx()
+        self.packed = packed
+        self.saved: list[int] = []  # bytes that packing saved, a weight each; shared with the bodies
         self.names: set[str] = names if isinstance(names, set) else set(names)
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
@@ -44,7 +48,9 @@ class Builder:
 
     def body(self) -> Builder:
         """A builder for a subgraph, sharing the names."""
-        return Builder(self.names)
+        inner = Builder(self.names, packed=self.packed)
+        inner.saved = self.saved
+        return inner
 
     def name(self, hint: str) -> str:
         """A free name, ``hint`` if nobody has it."""
@@ -62,6 +68,32 @@ class Builder:
         name = self.name(hint)
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
+
+    def matrix(self, weight: NDArray[Any], hint: str, *, turned: bool = False, first: bool = False) -> str:
+        """A weight (rows, columns); with ``turned`` its transpose, with ``first`` behind an axis of length one.
+
+        Packed, its entries are decoded by operators that runtimes fold when they load the file.
+        """
+        code = encode(weight) if self.packed else None
+        if code is None:
+            plain = weight.T if turned else weight
+            return self.const(plain[None] if first else plain, hint)
+        self.saved.append(4 * weight.size - code.nbytes)
+        proto = self.onnx.TensorProto
+        gaps = self.op("Cast", [self.const(code.gaps, f"{hint}.gaps", np.uint8)], f"{hint}.steps", to=proto.INT32)
+        at = self.op("CumSum", [gaps, self.const(0, f"{hint}.along", np.int32)], f"{hint}.at")
+        values = self.const(code.values, f"{hint}.values", code.values.dtype)
+        if code.scale is not None:
+            values = self.op("Cast", [values], f"{hint}.whole", to=proto.FLOAT)
+        zero = self.onnx.numpy_helper.from_array(np.zeros(1, np.float32))
+        blank = self.op("ConstantOfShape", [self.ints([weight.size], f"{hint}.size")], f"{hint}.blank", value=zero)
+        flat = self.op("ScatterElements", [blank, at, values], f"{hint}.flat", axis=0)
+        made = self.op("Reshape", [flat, self.ints(code.shape, f"{hint}.shape")], f"{hint}.rows")
+        if code.scale is not None:
+            made = self.op("Mul", [made, self.const(code.scale, f"{hint}.scale")], f"{hint}.scaled")
+        if turned:
+            made = self.op("Transpose", [made], f"{hint}.turned", perm=[1, 0])
+        return self.op("Unsqueeze", [made, self.ints([0], f"{hint}.axis")], f"{hint}.first") if first else made
 
     def ints(self, value: Sequence[int], hint: str) -> str:
         """An int64 vector stored in the file: axes, shapes, indices."""
@@ -91,9 +123,9 @@ class Builder:
     def linear(self, x: str, weight: NDArray[Any], bias: NDArray[Any] | None, rank: int, hint: str) -> str:
         """Y = W x + b along the last axis of a value with ``rank`` axes; Gemm where it has two."""
         if rank == 2:
-            terms = [x, self.const(weight, f"{hint}.weight")]
+            terms = [x, self.matrix(weight, f"{hint}.weight")]
             if bias is not None:
                 terms.append(self.const(bias, f"{hint}.bias"))
             return self.op("Gemm", terms, hint, transB=1)
-        y = self.op("MatMul", [x, self.const(weight.T, f"{hint}.weight_t")], hint)
+        y = self.op("MatMul", [x, self.matrix(weight, f"{hint}.weight_t", turned=True)], hint)
         return y if bias is None else self.op("Add", [y, self.const(bias, f"{hint}.bias")], hint)

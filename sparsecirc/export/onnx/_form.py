@@ -11,16 +11,27 @@ from sparsecirc.ir import Graph, Recurrent, TimeReduce
 class Form(str, Enum):
     """How recurrent layers are written.
 
-    ========  ==================================================================================================
-    ``AUTO``  ``OP`` for every layer that has an operator, ``SCAN`` for the others
-    ``OP``    ONNX's RNN, GRU and LSTM operators, which every runtime has kernels for; other layers are refused
-    ``SCAN``  a Scan whose body is one time step of the cell, spelled out
-    ========  ==================================================================================================
+    ==========  ================================================================================================
+    ``AUTO``    ``OP`` for every layer that has an operator, ``SCAN`` for the others
+    ``OP``      ONNX's RNN, GRU and LSTM operators, which every runtime has kernels for; other layers are refused
+    ``SCAN``    a Scan whose body is one time step of the cell, spelled out
+    ``PACKED``  as ``AUTO``, with weights stored as their live entries and decoded by operators in the graph: a small
+                file, whose weights are dense again once it is loaded
+    ``CUSTOM``  as ``PACKED``, and every layer that has an operator becomes a function of our domain whose body is
+                that operator: plain runtimes run the body, ONNX Runtime with :func:`custom_ops` our sparse kernels
+    ==========  ================================================================================================
     """
 
     AUTO = "auto"
     OP = "op"
     SCAN = "scan"
+    PACKED = "packed"
+    CUSTOM = "custom"
+
+    @property
+    def packed(self) -> bool:
+        """Whether weights are stored as their live entries."""
+        return self in (Form.PACKED, Form.CUSTOM)
 
 
 def parse_form(form: Form | str) -> Form:
@@ -49,7 +60,7 @@ def why_not_operator(node: Recurrent, graph: Graph) -> str | None:
 
 
 def choose(node: Recurrent, graph: Graph, form: Form) -> Form:
-    """``OP`` or ``SCAN`` for one layer.
+    """``OP``, ``SCAN`` or ``CUSTOM`` for one layer.
 
     Raises:
         UnsupportedError: ``form`` is ``OP`` and there is no operator for it.
@@ -58,7 +69,7 @@ def choose(node: Recurrent, graph: Graph, form: Form) -> Form:
         return Form.SCAN
     reason = why_not_operator(node, graph)
     if reason is None:
-        return Form.OP
+        return Form.CUSTOM if form is Form.CUSTOM else Form.OP
     if form is Form.OP:
         raise UnsupportedError(
             f"layer '{node.name}' cannot be exported with form 'op': {reason}; use form 'auto' or 'scan'"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from sparsecirc.export.onnx._builder import Builder, Dim
 from sparsecirc.export.onnx._form import Form
+from sparsecirc.export.onnx._functions import function_name, recurrent_function
 from sparsecirc.ir import (
     Add,
     Affine,
@@ -45,6 +46,7 @@ class Lowering:
         states: of the step file: state name -> (input name, output name, feature shape).
         forms: which forms recurrent layers got, by layer.
         lengths: name of the input (B,) int32 of valid steps per sample, or "".
+        functions: of our domain that nodes call, by name.
     """
 
     graph: Graph
@@ -58,6 +60,7 @@ class Lowering:
     states: dict[str, tuple[str, str, tuple[int, ...]]] = field(default_factory=dict)
     forms: dict[str, Form] = field(default_factory=dict)
     lengths: str = ""
+    functions: dict[str, Any] = field(default_factory=dict)
     _live: dict[Dim, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,6 +91,16 @@ class Lowering:
             wide = b.op("Cast", [self.lengths], "lengths.wide", to=b.onnx.TensorProto.INT64)
             self._live[time] = step, b.op("Less", [step, wide], "lengths.live")
         return self._live[time]
+
+    def function(self, kind: str, attributes: Mapping[str, Any], *, lstm: bool) -> str:
+        """Name of the function of our domain for an operator, which is added to the file once."""
+        ragged = bool(self.lengths)
+        name = function_name(kind, attributes, ragged=ragged)
+        if name not in self.functions:
+            self.functions[name] = recurrent_function(
+                self.b.onnx, kind, attributes, lstm=lstm, ragged=ragged, opset=self.opset
+            )
+        return name
 
     def state_in(self, node: str, name: str, shape: tuple[int, ...]) -> str:
         """A state input of the step file."""
@@ -126,7 +139,7 @@ def _embedding(low: Lowering, node: Embedding) -> str:
     index = low.values[node.inputs[0]]
     if index not in low.b.integers:
         index = low.b.op("Cast", [index], f"{node.name}.index", to=low.b.onnx.TensorProto.INT64)
-    return low.b.op("Gather", [low.b.const(node.weight("weight"), f"{node.name}.weight"), index], node.name, axis=0)
+    return low.b.op("Gather", [low.b.matrix(node.weight("weight"), f"{node.name}.weight"), index], node.name, axis=0)
 
 
 def _per_step(low: Lowering, node: Node, kind: str, constants: list[str], **attributes: Any) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sparsecirc.export.onnx._builder import Builder, Dim
 from sparsecirc.export.onnx._cells import carried, drive, step
 from sparsecirc.export.onnx._form import Form, choose
+from sparsecirc.export.onnx._functions import DOMAIN
 from sparsecirc.export.onnx._lowering import Lowering, as_float
 from sparsecirc.ir import Recurrent
 
@@ -31,12 +32,9 @@ def recurrent(low: Lowering, node: Recurrent) -> None:
     x = as_float(low, node)
     if low.step:
         ports = _one_step(low, node, x)
-    elif choose(node, low.graph, low.form) is Form.OP:
-        low.forms[node.name] = Form.OP
-        ports = _operator(low, node, x)
     else:
-        low.forms[node.name] = Form.SCAN
-        ports = _scan(low, node, x)
+        form = low.forms[node.name] = choose(node, low.graph, low.form)
+        ports = _scan(low, node, x) if form is Form.SCAN else _operator(low, node, x, form)
     for port, value in ports.items():
         low.values[f"{node.name}.{port}"] = value
     if node.ports()[0] in ports:
@@ -49,28 +47,35 @@ def _reordered(node: Recurrent, array: NDArray[Any], gates: tuple[str, ...]) -> 
     return np.concatenate([blocks[node.cell.gates.index(g)] for g in gates])
 
 
-def _operator(low: Lowering, node: Recurrent, x: str) -> dict[str, str]:
+def _operator(low: Lowering, node: Recurrent, x: str, form: Form) -> dict[str, str]:
+    """ONNX's operator, or the function of our domain that has it as its body."""
     b, n = low.b, node.name
     kind, gates, attributes = _OPERATORS[node.cell.name]
+    custom = form is Form.CUSTOM
     inputs = [x]
     if node.cell.n_gates == 1:
         gates = node.cell.gates
-    inputs += [b.const(_reordered(node, node.weight(role), gates)[None], f"{n}.{role}") for role in ("ih", "hh")]
+    inputs += [b.matrix(_reordered(node, node.weight(role), gates), f"{n}.{role}", first=True) for role in ("ih", "hh")]
     zeros = np.zeros(node.cell.n_gates * node.units)
     biases = [_reordered(node, np.asarray(node.params.get(r, zeros)), gates) for r in ("bias_ih", "bias_hh")]
-    biased = any(r in node.params for r in ("bias_ih", "bias_hh"))
+    biased = custom or any(r in node.params for r in ("bias_ih", "bias_hh"))
     if biased or low.lengths:
         inputs.append(b.const(np.concatenate(biases)[None], f"{n}.bias") if biased else "")
     if low.lengths:
         inputs.append(low.lengths)
     lstm = node.cell.name == "lstm"
-    hints = [f"{n}.h.directed", "", f"{n}.c.last_directed"] if lstm else [f"{n}.h.directed"]
-    direction = "reverse" if node.reverse else "forward"
-    y, *rest = b.ops(kind, inputs, hints, hidden_size=node.units, direction=direction, **attributes)
-    ports = {"h": b.op("Squeeze", [y, b.ints([1], f"{n}.h.axes")], f"{n}.h")}  # [T, 1, B, units]
+    attributes = {"direction": "reverse" if node.reverse else "forward", **attributes}
+    if custom:
+        name, hints = low.function(kind, attributes, lstm=lstm), [f"{n}.h", *([f"{n}.c.last"] if lstm else [])]
+        h, *last = b.ops(name, inputs, hints, domain=DOMAIN, hidden_size=node.units)
+        ports = {"h": h}
+    else:
+        hints = [f"{n}.h.directed", "", f"{n}.c.last_directed"] if lstm else [f"{n}.h.directed"]
+        y, *rest = b.ops(kind, inputs, hints, hidden_size=node.units, **attributes)
+        ports = {"h": b.op("Squeeze", [y, b.ints([1], f"{n}.h.axes")], f"{n}.h")}  # [T, 1, B, units]
+        last = [b.op("Squeeze", [rest[-1], b.ints([0], f"{n}.c.axes")], f"{n}.c.last")] if lstm else []
     if lstm:
-        last = b.op("Squeeze", [rest[-1], b.ints([0], f"{n}.c.axes")], f"{n}.c.last")  # [1, B, units]
-        low.last[f"{n}.c"] = ports["c"] = last
+        low.last[f"{n}.c"] = ports["c"] = last[0]  # [B, units]
     return ports
 
 

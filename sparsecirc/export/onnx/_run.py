@@ -55,8 +55,15 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
-def open_session(path: str | os.PathLike[str], *, threads: int = 1) -> Any:
+def open_session(
+    path: str | os.PathLike[str], *, threads: int = 1, library: str | os.PathLike[str] | None = None
+) -> Any:
     """An ``onnxruntime.InferenceSession`` on the CPU with ``threads`` threads.
+
+    Args:
+        path: the file.
+        threads: of ONNX Runtime; our own operators run on one.
+        library: with our operators, as :func:`custom_ops` builds it, for files of the form ``custom``.
 
     Raises:
         FileFormatError: the file is missing or ONNX Runtime cannot load it.
@@ -68,10 +75,15 @@ def open_session(path: str | os.PathLike[str], *, threads: int = 1) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised
     try:
+        if library is not None:
+            options.register_custom_ops_library(os.fspath(library))
         return ort.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
-    except (raised.NoSuchFile, raised.InvalidProtobuf, raised.InvalidGraph, raised.Fail) as error:
+    except (
+        raised.NoSuchFile, raised.InvalidProtobuf, raised.InvalidGraph, raised.Fail, raised.InvalidArgument,
+        raised.NotImplemented, raised.RuntimeException,
+    ) as error:  # fmt: skip
         reason = str(error).splitlines()[0]
         raise FileFormatError(f"{os.fspath(path)} cannot be loaded by ONNX Runtime ({reason})") from error
 
@@ -83,6 +95,7 @@ def run_onnx(
     *,
     lengths: ArrayLike | None = None,
     threads: int = 1,
+    library: str | os.PathLike[str] | None = None,
 ) -> dict[str, Array]:
     """Run a file once.
 
@@ -92,6 +105,7 @@ def run_onnx(
         state: for a step file, states by input name; zeros where absent.
         lengths: for a file that was exported with lengths, valid steps per sample (B,); all steps where absent.
         threads: of ONNX Runtime.
+        library: see :func:`open_session`.
 
     Returns:
         Every output by name; for a step file the new states too.
@@ -100,7 +114,7 @@ def run_onnx(
         UsageError: an input is missing, unknown or empty.
         FileFormatError, MissingExtraError: see :func:`open_session`.
     """
-    return run_session(open_session(path, threads=threads), x, state, lengths)
+    return run_session(open_session(path, threads=threads, library=library), x, state, lengths)
 
 
 def run_session(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.export._export import Export, as_path, density_note, gzip_bytes, write_files
 from sparsecirc.export.onnx._builder import Builder, Dim, import_onnx
 from sparsecirc.export.onnx._form import Form, parse_form
+from sparsecirc.export.onnx._functions import DOMAIN
 from sparsecirc.export.onnx._lowering import LAYERS, Lowering
 from sparsecirc.export.onnx._recurrent import recurrent
 from sparsecirc.ir import Conv, Embedding, Graph, Input, Node, Recurrent, Repeat, TimeReduce
@@ -72,17 +74,37 @@ def export_onnx(
     if reason is not None:
         notes.append(f"no step file: {reason}")
     small = gzip_bytes(whole)
-    if graph.density < 1:
-        notes.append(
-            "standard ONNX operators multiply the zeros: as fast as the dense network, smaller only when gzipped "
-            f"({len(whole):,} to {small:,} bytes); compile the graph with sparsecirc for speed"
-        )
+    notes += _truths(graph, low, len(whole), small)
     if graph.spiking:
         notes.append(
             "spikes are exact in float32 only: OpenVINO computes in bfloat16 on CPUs that have it, "
             "unless INFERENCE_PRECISION_HINT is f32"
         )
-    return Export("onnx", write_files(files), len(whole), len(whole), small, _form_name(low), tuple(notes))
+    dense = len(whole) + sum(low.b.saved)
+    return Export("onnx", write_files(files), len(whole), dense, small, _form_name(low), tuple(notes))
+
+
+def _truths(graph: Graph, low: Lowering, size: int, small: int) -> Iterator[str]:
+    """What those who read the file will do with the zeros."""
+    forms = set(low.forms.values())
+    if low.b.saved:
+        yield (
+            f"onnxruntime and tract unpack the weights when they load the file ({size:,} bytes), then multiply zeros: "
+            "smaller file, same speed; openvino reads such weights in a Scan, and refuses them in an RNN, GRU or LSTM"
+        )
+    elif graph.density < 1:
+        yield (
+            "standard ONNX operators multiply the zeros: as fast as the dense network, smaller only when gzipped "
+            f"({size:,} to {small:,} bytes); form 'packed' stores live entries, form 'custom' runs sparse kernels"
+        )
+    if Form.CUSTOM in forms:
+        yield (
+            "onnxruntime runs our sparse kernels where the library of sparsecirc.export.onnx.custom_ops() is "
+            "registered; without it, it runs the functions in the file, which are dense; openvino and tract know no "
+            "functions and refuse the file"
+        )
+    elif low.form is Form.CUSTOM:
+        yield "no layer has an operator of ours: the file is that of form 'packed'"
 
 
 def _check_lengths(graph: Graph) -> None:
@@ -111,8 +133,9 @@ def why_not_step(graph: Graph) -> str | None:
 
 
 def _form_name(low: Lowering) -> str:
-    """``"op"``, ``"scan"``, ``"op+scan"``, or ``"plain"`` without recurrent layers."""
-    return "+".join(sorted({f.value for f in low.forms.values()})) or "plain"
+    """``"op"``, ``"scan"``, ``"op+scan"``, ``"custom+packed"``, or ``"plain"`` without recurrent layers."""
+    parts = sorted({f.value for f in low.forms.values()}) or ["plain"]
+    return "+".join([*parts, *(["packed"] if low.b.saved else [])])
 
 
 def _model(graph: Graph, form: Form, opset: int, *, step: bool, lengths: str = "") -> tuple[bytes, Lowering]:
@@ -124,7 +147,7 @@ def _model(graph: Graph, form: Form, opset: int, *, step: bool, lengths: str = "
     if size > _LIMIT:
         raise UnsupportedError(f"the weights take {size:,} bytes, an ONNX file holds {_LIMIT:,}: export it in parts")
     names = {*graph.outputs, *(n.name for n in graph.inputs), lengths}
-    low = Lowering(graph, Builder(names), step, form, opset, lengths=lengths)
+    low = Lowering(graph, Builder(names, packed=form.packed), step, form, opset, lengths=lengths)
     inputs = [_input(low, node) for node in graph.inputs]
     if lengths:
         inputs.append(onnx.helper.make_tensor_value_info(lengths, onnx.TensorProto.INT32, ["B"]))
@@ -142,7 +165,11 @@ def _model(graph: Graph, form: Form, opset: int, *, step: bool, lengths: str = "
 
     model = onnx.helper.make_model(
         low.b.graph("sparsecirc_step" if step else "sparsecirc", inputs, outputs),
-        opset_imports=[onnx.helper.make_opsetid("", opset)],
+        opset_imports=[
+            onnx.helper.make_opsetid("", opset),
+            *([onnx.helper.make_opsetid(DOMAIN, 1)] if low.functions else []),
+        ],
+        functions=list(low.functions.values()),
         ir_version=OPSETS[opset],
         producer_name="sparsecirc",
         producer_version=__version__,
