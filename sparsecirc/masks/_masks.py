@@ -31,7 +31,7 @@ from sparsecirc._prune import (
     rows_of,
     unknown_name,
 )
-from sparsecirc._torch_layers import skipped, weight_refs
+from sparsecirc._torch_layers import WeightRef, skipped, weight_refs
 from sparsecirc.errors import MismatchError, NothingMatchedError, UsageError
 from sparsecirc.masks._attach import Attachment
 from sparsecirc.masks._bake import bake
@@ -151,6 +151,16 @@ class Masks:
             return self._patterns[weight].row_block(*self._gate_rows(weight, gate))
         raise unknown_name("mask", name, list(self._patterns))
 
+    def ref(self, name: str) -> WeightRef:
+        """Where the weight called ``name`` is in the model.
+
+        Raises:
+            UsageError: the model has no weight of this name.
+        """
+        if name not in self._refs:
+            raise unknown_name("mask", name, list(self._refs))
+        return self._refs[name]
+
     @property
     def density(self) -> float:
         """Live connections over all connections of the masked weights; 1 without any."""
@@ -204,7 +214,7 @@ class Masks:
         Raises:
             UsageError: already attached, or the optimizer owns none of the masked weights.
         """
-        if any(o is optimizer and a.active for o, a in self._optimizers):
+        if self.attached(optimizer):
             raise UsageError("these masks are attached to this optimizer already: remove() the first attachment")
         owned = _owned(optimizer)
         if not any(id(self._parameter(name)) in owned for name in self._patterns or self._refs):
@@ -221,6 +231,10 @@ class Masks:
         attachment = Attachment([optimizer.register_step_post_hook(after_step)])
         self._optimizers = [(o, a) for o, a in self._optimizers if a.active] + [(optimizer, attachment)]
         return attachment
+
+    def attached(self, optimizer: Optimizer) -> bool:
+        """Whether these masks follow ``optimizer``."""
+        return any(o is optimizer and a.active for o, a in self._optimizers)
 
     def mask_gradients(self) -> Attachment:
         """Zero the gradients of dead connections as they are made, so that clipping and line searches ignore them."""

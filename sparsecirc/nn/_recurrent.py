@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -27,6 +27,18 @@ class Layer(NamedTuple):
     hr: SparseWeight | None
     bias_ih: nn.Parameter | None
     bias_hh: nn.Parameter | None
+
+
+class Observed(NamedTuple):
+    """What one layer and direction was given and gave; arguments of `sparsecirc.ops._autograd.recurrent`."""
+
+    suffix: str
+    job: ops.Recurrence
+    seq: Tensor
+    state: list[Tensor]
+    offsets: Tensor | None
+    out: Tensor
+    last: list[Tensor]
 
 
 class SparseRNNBase(nn.Module):
@@ -55,6 +67,8 @@ class SparseRNNBase(nn.Module):
     """
 
     cell: ClassVar[str]
+    observer: Callable[[Observed], None] | None = None
+    """Told what each layer and direction computes, while rules gather activity."""
 
     def __init__(
         self,
@@ -213,6 +227,8 @@ class SparseRNNBase(nn.Module):
             job, seq, state, ih=w.ih.sparse(), hh=w.hh.sparse(), hr=w.hr.sparse() if w.hr is not None else None,
             bias_ih=w.bias_ih, bias_hh=w.bias_hh, offsets=offsets,
         )  # fmt: skip
+        if self.observer is not None:
+            self.observer(Observed(suffix, job, seq, state, offsets, out, last))
         return out, last
 
     @staticmethod

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from sparsecirc._pattern import Pattern
+from sparsecirc._pattern import IntArray, Pattern
 from sparsecirc.errors import UsageError
 from sparsecirc.ops._autograd import Sparse
 from sparsecirc.ops._autograd import dense as dense_of
-from sparsecirc.patterns import PatternMaker, unstructured
+from sparsecirc.patterns import PatternMaker, exchange, unstructured
 
 
 class SparseWeight(nn.Module):
@@ -42,8 +43,9 @@ class SparseWeight(nn.Module):
 
     @property
     def pattern(self) -> Pattern:
-        """The live connections."""
-        return Pattern(self.shape, self.indptr.cpu().numpy(), self.indices.cpu().numpy(), self.origin)
+        """The live connections, as they are now: rewiring moves them in place."""
+        indptr, indices = (b.cpu().numpy().copy() for b in (self.indptr, self.indices))
+        return Pattern(self.shape, indptr, indices, self.origin)
 
     @property
     def nnz(self) -> int:
@@ -73,6 +75,36 @@ class SparseWeight(nn.Module):
     def set_dense(self, weight: Tensor) -> None:
         """Take the live entries of a dense weight."""
         self.values.copy_(self.live(weight))
+
+    @torch.no_grad()
+    def rewire(self, drop: ArrayLike, grow: ArrayLike, optimizer: Optimizer | None = None) -> IntArray:
+        """Exchange live connections in place; what grows is exactly 0, without gradient or optimizer state.
+
+        Costs O(nnz): values, gradient, pattern and the state of ``optimizer`` are moved to their new places in the
+        tensors that they are in, so that DistributedDataParallel, compiled graphs and views go on.
+
+        Args:
+            drop: positions in the order of the pattern.
+            grow: row * cols + column of dead connections, as many.
+            optimizer: it holds ``values``; its state of as many entries (momentum, moments) is moved along.
+
+        Returns:
+            Position that each connection had before, -1 where it has grown, (nnz,).
+
+        Raises:
+            UsageError: as `sparsecirc.patterns.exchange`; then nothing has changed.
+        """
+        pattern, source = exchange(self.pattern, drop, grow)
+        place = torch.from_numpy(source).to(self.values.device, torch.long)
+        grown = torch.nonzero(place < 0).squeeze(1)
+        place[grown] = 0
+        state = {} if optimizer is None else optimizer.state.get(self.values, {})
+        for tensor in (self.values, self.values.grad, *state.values()):
+            if isinstance(tensor, Tensor) and tensor.shape == self.values.shape:
+                tensor.copy_(tensor[place].index_fill_(0, grown, 0.0))
+        self.indptr.copy_(torch.from_numpy(pattern.indptr.copy()))
+        self.indices.copy_(torch.from_numpy(pattern.indices.copy()))
+        return source
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         keys = [prefix + name for name in ("indptr", "indices", "values")]

@@ -1,6 +1,7 @@
 """Pattern makers: from the scores of a matrix to which connections stay alive."""
 
 from sparsecirc.patterns._block import Block, block
+from sparsecirc.patterns._exchange import connection_keys, exchange
 from sparsecirc.patterns._file import combined_digest, load_patterns, save_patterns
 from sparsecirc.patterns._fixed import NM, FanIn, fan_in, n_m
 from sparsecirc.patterns._lattice import (
@@ -81,10 +82,12 @@ __all__ = [
     "check_sparsity",
     "columns",
     "combined_digest",
+    "connection_keys",
     "contiguous",
     "dale_signs",
     "distance_dependent",
     "distances",
+    "exchange",
     "fan_in",
     "g2g",
     "gate_max",

@@ -78,7 +78,7 @@ class Tiered:
 
     def density(self, rows: int, cols: int) -> float:
         """Expected share of live connections, sum over tiers of p_t n_t / (rows cols)."""
-        sizes = self._sizes(rows, cols)
+        sizes = self.sizes(rows, cols)
         return float(sizes @ np.asarray(self.probabilities)) / max(rows * cols, 1)
 
     def __call__(self, scores: NDArray[Any], sparsity: float | None = None, /) -> Pattern:
@@ -108,7 +108,7 @@ class Tiered:
         indices = np.concatenate(found) if found else np.zeros(0, np.int32)
         return Pattern((rows, cols), counts.cumsum().astype(np.int32), indices, self.origin)
 
-    def _sizes(self, rows: int, cols: int) -> NDArray[np.float64]:
+    def sizes(self, rows: int, cols: int) -> NDArray[np.float64]:
         """Connections of each tier."""
         targets, sources = self.labels(rows, cols)
         n = 1 + max(int(targets.max(initial=0)), int(sources.max(initial=0)))
@@ -121,7 +121,7 @@ class Tiered:
         p = np.asarray(self.probabilities)
         if sparsity is None:
             return p
-        sizes = self._sizes(rows, cols)
+        sizes = self.sizes(rows, cols)
         wanted = (1 - check_sparsity(sparsity)) * rows * cols
         most = float(sizes[p > 0].sum())
         if wanted > most * (1 + 1e-9) + 0.5:
