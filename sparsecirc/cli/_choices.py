@@ -124,6 +124,16 @@ class CActivations(str, Enum):
     FAST = "fast"
 
 
+class OnnxForm(str, Enum):
+    """How an ONNX file holds the layers; see `sparsecirc.export.onnx.Form`."""
+
+    AUTO = "auto"
+    OP = "op"
+    SCAN = "scan"
+    PACKED = "packed"
+    CUSTOM = "custom"
+
+
 class IsaName(str, Enum):
     """Instruction sets that a program can be pinned to."""
 

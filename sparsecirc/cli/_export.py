@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsecirc.cli._choices import CActivations, CArithmetic, CIndex, CWeights, Format
+from sparsecirc.cli._choices import CActivations, CArithmetic, CIndex, CWeights, Format, OnnxForm
 from sparsecirc.cli._command import Command, ModelSpec
 from sparsecirc.cli._console import Out, human_bytes, table
 from sparsecirc.errors import MismatchError, UsageError
@@ -40,12 +41,18 @@ def export(
     lengths: Annotated[
         bool, typer.Option("--lengths", help="ONNX: also take the valid steps of each sample, input 'lengths'.")
     ] = False,
+    form: Annotated[
+        OnnxForm, typer.Option("--form", help="ONNX: how layers are written; packed: small file; custom: our kernels.")
+    ] = OnnxForm.AUTO,
     python: Annotated[
         Path | None,
         typer.Option("--python", help="brian2: the interpreter that has the simulator, to run the artefact with."),
     ] = None,
     weights: Annotated[
-        CWeights, typer.Option("--weights", help="C: number type of the weights; integers have a scale per row.")
+        CWeights,
+        typer.Option(
+            "--weights", help="C: number type of the weights; integers have a scale per row. ONNX: f32 or int8."
+        ),
     ] = CWeights.F32,
     index: Annotated[
         CIndex, typer.Option("--index", help="C: how sparse weights say where they belong; auto takes the smallest.")
@@ -66,13 +73,21 @@ def export(
     loaded = load(spec, out)
     path = _path(loaded, format_, output)
     check_free(path, force)
+    rounding = None
+    if format_ is Format.ONNX and weights is CWeights.INT8:
+        form, weights = _packing(form), CWeights.F32
+        loaded, rounding = _rounded(loaded)
     graph = loaded.graph
     c = c_options(format_, weights, index, arithmetic, activations)
     suffix = SUFFIX.get(format_)
     single = suffix is not None and path.suffix == suffix
     with (staged_files if single else staged)(path, force=force) as stage:
         target = stage / path.name if single else stage if suffix is None else stage / f"model{suffix}"
-        made = write(graph, format_, target, allow_approximate=allow_approximate, name=name, lengths=lengths, c=c)
+        made = write(
+            graph, format_, target, allow_approximate=allow_approximate, name=name, lengths=lengths, c=c, form=form
+        )
+        if rounding is not None:
+            made = replace(made, notes=(*made.notes, rounding))
         found = check_artefact(loaded, format_, made, python, c) if check else None
         document = {"model": spec.text, **_moved(made, stage, path.parent if single else path)}
         document["check"] = found
@@ -104,6 +119,26 @@ def _path(loaded: Loaded, format_: Format, output: Path | None) -> Path:
     return loaded.directory / format_.value
 
 
+def _packing(form: OnnxForm) -> OnnxForm:
+    """The ONNX form that stores bytes.
+
+    Raises:
+        UsageError: one was asked for that does not.
+    """
+    if form in (OnnxForm.OP, OnnxForm.SCAN):
+        raise UsageError(f"--weights int8 needs --form packed or custom: form '{form.value}' stores float32")
+    return OnnxForm.PACKED if form is OnnxForm.AUTO else form
+
+
+def _rounded(loaded: Loaded) -> tuple[Loaded, str]:
+    """The model with its weights rounded to bytes, and what that changed."""
+    from sparsecirc.export.onnx import round_int8
+
+    graph, moved = round_int8(loaded.graph)
+    note = f"weights are rounded to bytes: each moved by up to {moved:.2%} of the largest of its row; the check "
+    return replace(loaded, stored=graph), f"{note}compares with the rounded network"
+
+
 def write(
     graph: Any,
     format_: Format,
@@ -113,14 +148,16 @@ def write(
     name: str = "net",
     lengths: bool = False,
     c: COptions | None = None,
+    form: OnnxForm = OnnxForm.AUTO,
 ) -> Export:
     """Write ``graph`` to ``path``, a directory for C, else a file."""
     if format_ is Format.ONNX:
         from sparsecirc.export.onnx import export_onnx
 
-        return export_onnx(graph, path, lengths=lengths)
-    if lengths:
-        raise UsageError(f"--lengths is for --format onnx: {format_.value} has no input for valid steps")
+        return export_onnx(graph, path, lengths=lengths, form=form.value)
+    if lengths or form is not OnnxForm.AUTO:
+        option = "--lengths" if lengths else "--form"
+        raise UsageError(f"{option} is for --format onnx: {format_.value} has no such choice")
     if format_ is Format.NIR:
         from sparsecirc.export.nir import export_nir
 
@@ -201,7 +238,7 @@ def _shown(document: dict[str, Any]) -> list[Any]:
 COMMAND = Command(
     export,
     (
-        "sparsecirc export runs/gru --format onnx",
+        "sparsecirc export runs/gru --format onnx --form custom",
         "sparsecirc export demo:snn --format nir -o snn.nir",
         "sparsecirc export runs/gru --format c -o gru_c --json",
         "sparsecirc export runs/snn --format brian2 --python .emulators/brian2/bin/python",

@@ -7,19 +7,20 @@ import os
 import platform
 import shlex
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-import sparsecirc
 from sparsecirc._machine import cache_dir
 from sparsecirc.errors import MissingExtraError, SparsecircError, UnsupportedError
 from sparsecirc.export.c._host import compiler
 
 _HERE = Path(__file__).parent / "library"
 _GLUE = ("operators.c", "pack.c")
-_KERNELS = ("matrix.c", "dispatch.c", "sequence.c", "ops_scalar.c")
+_ISA = ("ops_avx2.c", "ops_avx512.c", "ops_neon.c")
+_UNUSED = ("order.c", "read.c")  # and training
 _FLAGS = ("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno",
           "-fno-trapping-math")  # fmt: skip
 _AVX2 = ("-mavx2", "-mfma")
@@ -28,7 +29,7 @@ _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *_AVX2, "-mpre
 
 def kernel_sources() -> Path:
     """The folder of the kernels' C sources: in a checkout beside the package, else inside of it."""
-    package = Path(sparsecirc.__file__).parent
+    package = Path(__file__).parents[2]
     for folder in (package / "kernels", package.parent / "kernels"):
         if (folder / "kernels.def").is_file():
             return folder
@@ -38,7 +39,9 @@ def kernel_sources() -> Path:
 def _parts(kernels: Path) -> tuple[list[tuple[Path, Sequence[str]]], tuple[str, ...]]:
     """Sources with their own flags, and the flags of all."""
     sources: list[tuple[Path, Sequence[str]]] = [(_HERE / name, ()) for name in _GLUE]
-    sources += [(kernels / "src" / name, ()) for name in _KERNELS]
+    for file in sorted((kernels / "src").glob("*.c")):
+        if file.name not in (*_ISA, *_UNUSED) and not file.name.startswith("training"):
+            sources.append((file, ()))
     machine = platform.machine().lower()
     define: tuple[str, ...] = ()
     if machine in ("x86_64", "amd64"):
@@ -97,7 +100,8 @@ def _built(home: Path, flags: tuple[str, ...], command: tuple[str, ...]) -> Path
             objects.append(str(Path(work) / f"{source.stem}.o"))
             _call([*command, *_FLAGS, *common, *own, *flags, "-c", str(source), "-o", objects[-1]])
         made = Path(work) / target.name
-        _call([*command, "-shared", *flags, "-o", str(made), *objects, "-lm"])
+        whole = () if sys.platform == "darwin" else ("-Wl,-z,defs",)  # nothing may be missing
+        _call([*command, "-shared", *whole, *flags, "-o", str(made), *objects, "-lm"])
         made.replace(target)
     return target
 
