@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("ops.triton",),
     ("masks", "nn"),
     ("rules", "frontends", "export", "data", "_bench", "_report", "interchange", "saliency"),
-    ("testing", "demo", "integrations", "_shrink_model"),
+    ("testing", "demo", "integrations", "_shrink_model", "continual"),
     ("_cost", "hardware"),
     ("_doctor",),
     ("cli",),

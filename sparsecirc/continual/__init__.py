@@ -1,0 +1,80 @@
+"""Continual learning of spiking networks: scenarios, methods against forgetting, and what they are judged by.
+
+`HLOP` (Hebbian orthogonal projection, Xiao et al., ICLR 2024) learns the directions that a layer's inputs use, online,
+and changes weights only orthogonally to those of earlier tasks. `docs/continual.md` shows it beside its relatives.
+"""
+
+from sparsecirc.continual._coding import Coding, LatencyCoding, RateCoding, direct, sequence
+from sparsecirc.continual._connect import FeedbackAlignment, exact, sign_symmetric
+from sparsecirc.continual._hlop import AUTOMATIC, HLOP, PERMUTED_MNIST, CapacityWarning, Mode, Ranks
+from sparsecirc.continual._learning import BPTT, DSR, OTTT
+from sparsecirc.continual._method import Batch, Combined, Finetune, Joint, Method
+from sparsecirc.continual._metrics import Activity, Mean, Result, activity, overlap, summary
+from sparsecirc.continual._network import Block, SpikingNet, lif, mlp
+from sparsecirc.continual._restricted import RestrictedProjection
+from sparsecirc.continual._run import Learner, Setting, Step, adam, run, sgd
+from sparsecirc.continual._scenario import Increment, Scenario, Task, flat, from_tasks, permuted, rotated, split
+from sparsecirc.continual._sites import Site, Tap, WeightedRate, each_step, firing_rate, sites
+from sparsecirc.continual._subspace import ORTHONORMAL, PUBLISHED, Oja, SpikingLateral, Subspace, linear_lateral
+
+__all__ = [
+    "AUTOMATIC",
+    "BPTT",
+    "DSR",
+    "HLOP",
+    "ORTHONORMAL",
+    "OTTT",
+    "PERMUTED_MNIST",
+    "PUBLISHED",
+    "Activity",
+    "Batch",
+    "Block",
+    "CapacityWarning",
+    "Coding",
+    "Combined",
+    "FeedbackAlignment",
+    "Finetune",
+    "Increment",
+    "Joint",
+    "LatencyCoding",
+    "Learner",
+    "Mean",
+    "Method",
+    "Mode",
+    "Oja",
+    "Ranks",
+    "RateCoding",
+    "RestrictedProjection",
+    "Result",
+    "Scenario",
+    "Setting",
+    "Site",
+    "SpikingLateral",
+    "SpikingNet",
+    "Step",
+    "Subspace",
+    "Tap",
+    "Task",
+    "WeightedRate",
+    "activity",
+    "adam",
+    "direct",
+    "each_step",
+    "exact",
+    "firing_rate",
+    "flat",
+    "from_tasks",
+    "lif",
+    "linear_lateral",
+    "mlp",
+    "overlap",
+    "permuted",
+    "rotated",
+    "run",
+    "sequence",
+    "sgd",
+    "sign_symmetric",
+    "sites",
+    "split",
+    "summary",
+]  # fmt: skip
