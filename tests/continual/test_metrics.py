@@ -11,7 +11,19 @@ from torch import nn
 from toy import net, toy
 
 from sparsecirc.continual import (
-    Block, Increment, Learner, Mean, Result, SpikingNet, activity, from_tasks, overlap, permuted, rotated, run, split,
+    Block,
+    Increment,
+    Learner,
+    Mean,
+    Result,
+    SpikingNet,
+    activity,
+    from_tasks,
+    overlap,
+    permuted,
+    rotated,
+    run,
+    split,
     summary,
 )  # fmt: skip
 from sparsecirc.errors import UsageError
