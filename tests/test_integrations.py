@@ -1,7 +1,7 @@
 """The callbacks, driven through the hooks that the two trainers document, in their order.
 
-The trainers here are written from the documentation; where the released package is installed, its base class is used. The
-released trainers themselves are in test_trainers.py.
+The trainers here are written from the documentation; where the released package is installed, its base class is used.
+The released trainers themselves are in test_trainers.py.
 """
 
 from __future__ import annotations
