@@ -15,6 +15,7 @@ help:
 	@echo "make test-slow  the tests that need minutes or real data (SPARSECIRC_DATA)"
 	@echo "make bench      sparse kernels beside every peer that is installed; make bench-results keeps and publishes all"
 	@echo "make test-neon  the kernels for 64-bit Arm, cross-compiled and emulated"
+	@echo "make test-boards  exported C on emulated Cortex-M boards, 64-bit Arm and RISC-V"
 	@echo "make lint types format-check sanitize   what CI checks besides"
 	@echo "make test-emulators  exported networks in simulators of other hands, each in an environment of its own"
 	@echo "make install    create $(VENV) and build the kernels;  make clean removes what was built"
@@ -108,6 +109,12 @@ EMULATOR_STAMPS := $(EMULATORS:%=.emulators/%/.installed)
 test-emulators: $(STAMP) $(EMULATOR_STAMPS)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m slow tests/emulators
 	if [ -e .emulators/peers/.installed ]; then .emulators/peers/bin/python -m pytest -m slow tests/export/test_nir_peers.py; fi
+
+# Exported C on emulated Cortex-M boards and, in user-mode emulators, on 64-bit Arm and RISC-V.
+test-boards: $(STAMP)
+	@command -v arm-none-eabi-gcc >/dev/null && command -v qemu-system-arm >/dev/null \
+	  || { echo "make test-boards needs: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm" >&2; exit 2; }
+	$(BIN)/python -m pytest -m slow tests/export/test_c_boards.py
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks $(STAMP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparsecirc._pattern import Pattern
-from sparsecirc.cells import Cell, Options
+from sparsecirc.cells import CELLS, Cell, Options
 from sparsecirc.ir import Graph, Input, Recurrent
 
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-ffp-contract=off", "-O1")
@@ -63,3 +63,16 @@ def layer(
 
 def sequence(inputs: int, steps: int = 25, batch: int = 2) -> np.ndarray:
     return np.random.default_rng(7).standard_normal((steps, batch, inputs)).astype(np.float32)
+
+
+def gru_of(density: float, *, tile: int = 1, units: int = 128, inputs: int = 16) -> Graph:
+    """A GRU with the same density and tiles in both weights; its state is the output ``h``."""
+    rng = np.random.default_rng(3)
+    params: dict[str, np.ndarray] = {}
+    patterns: dict[str, Pattern] = {}
+    params["ih"], patterns["ih"] = matrix(rng, 3 * units, inputs, density, tile)
+    params["hh"], patterns["hh"] = matrix(rng, 3 * units, units, density, tile)
+    for role in ("bias_ih", "bias_hh"):
+        params[role] = (0.1 * rng.standard_normal(3 * units)).astype(np.float32)
+    node = Recurrent("gru", ("x",), params, patterns, cell=CELLS["gru"], units=units)
+    return Graph((Input("x", shape=(inputs,)), node), {"h": "gru"})

@@ -77,7 +77,12 @@ def build(sources: Sequence[Path], target: Path, flags: Sequence[str] = (), comm
         raise SparsecircError(f"'{shlex.join(full)}' failed with {done.returncode}: {errors[0] if errors else ''}")
 
 
-def _manifest(header: Path) -> dict[str, Any]:
+def read_manifest(header: Path) -> dict[str, Any]:
+    """What a caller needs to know of an exported network.
+
+    Raises:
+        FileFormatError: the header is not one that ``export_c`` wrote.
+    """
     for line in header.read_text(encoding="utf-8").splitlines():
         if line.strip().startswith("manifest: "):
             data: dict[str, Any] = json.loads(line.strip().removeprefix("manifest: ").removesuffix(" */"))
@@ -85,7 +90,7 @@ def _manifest(header: Path) -> dict[str, Any]:
     raise FileFormatError(f"{header} has no manifest line: expected a header that export_c wrote")
 
 
-def _samples(data: dict[str, Any], x: ArrayLike) -> tuple[NDArray[Any], int]:
+def as_samples(data: dict[str, Any], x: ArrayLike) -> tuple[NDArray[Any], int]:
     """Input as (B, T, ...) or (B, ...), and the steps to run."""
     source = data["input"]
     array = np.asarray(x)
@@ -99,7 +104,15 @@ def _samples(data: dict[str, Any], x: ArrayLike) -> tuple[NDArray[Any], int]:
     return np.ascontiguousarray(array, dtype=np.int32 if source["type"] == "int32_t" else np.float32), steps
 
 
-def run_c(export: Export, x: ArrayLike, *, flags: Sequence[str] = (), steps: int | None = None) -> dict[str, Any]:
+def run_c(
+    export: Export,
+    x: ArrayLike,
+    *,
+    flags: Sequence[str] = (),
+    steps: int | None = None,
+    compile_with: Sequence[str] = (),
+    run_with: Sequence[str] = (),
+) -> dict[str, Any]:
     """Compile what :func:`export_c` wrote in a temporary folder and run every sample of ``x`` from a fresh state.
 
     Args:
@@ -107,6 +120,8 @@ def run_c(export: Export, x: ArrayLike, *, flags: Sequence[str] = (), steps: int
         x: in the layout of ``interpret``.
         flags: instead of ``-std=c99 -O2 -ffp-contract=off``.
         steps: steps to present a static input for, instead of those of the graph.
+        compile_with: command of a cross compiler, e.g. ``("riscv64-linux-gnu-gcc", "-static")``.
+        run_with: what runs its programs, e.g. ``("qemu-riscv64",)``.
 
     Returns:
         The outputs by name, float32, in the layout of ``interpret``.
@@ -117,11 +132,10 @@ def run_c(export: Export, x: ArrayLike, *, flags: Sequence[str] = (), steps: int
         UsageError: ``x`` does not fit.
     """
     header = next(p for p in export.paths if p.suffix == ".h")
-    name, data = header.stem, _manifest(header)
-    samples, length = _samples(data, x)
+    name, data = header.stem, read_manifest(header)
+    samples, length = as_samples(data, x)
     length = length if steps is None else steps
-    outputs = data["outputs"]
-    sequence = any(o["time"] for o in outputs)
+    sequence = any(o["time"] for o in data["outputs"])
     text = snippet(
         "harness.c",
         name=name,
@@ -135,21 +149,31 @@ def run_c(export: Export, x: ArrayLike, *, flags: Sequence[str] = (), steps: int
         (work / "harness.c").write_text(text, encoding="utf-8")
         program, given, got = work / "harness", work / "x.bin", work / "y.bin"
         include = f"-I{header.parent.resolve()}"
-        build([work / "harness.c", header.with_suffix(".c")], program, [*(flags or _FLAGS), include])
-        given.write_bytes(np.array([len(samples), length], dtype=np.uint32).tobytes() + samples.tobytes())
-        done = subprocess.run([str(program), str(given), str(got)], capture_output=True, text=True, check=False)
+        build([work / "harness.c", header.with_suffix(".c")], program, [*(flags or _FLAGS), include], compile_with)
+        given.write_bytes(input_file(samples, length))
+        call = [*run_with, str(program), str(given), str(got)]
+        done = subprocess.run(call, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SparsecircError(
                 f"the compiled program of {header.with_suffix('.c')} ended with {done.returncode}: {done.stderr[:500]}"
             )
         raw = np.fromfile(got, dtype=np.float32)
+    return read_outputs(data, raw.reshape(len(samples), max(length, 1) if sequence else 1, -1), length)
+
+
+def input_file(samples: NDArray[Any], length: int) -> bytes:
+    """Samples as the programs around an exported network read them."""
+    return np.array([len(samples), length], dtype=np.uint32).tobytes() + samples.tobytes()
+
+
+def read_outputs(data: dict[str, Any], table: NDArray[np.float32], length: int) -> dict[str, Any]:
+    """Output structs (B, structs, floats) as arrays by name, in the layout of ``interpret``."""
+    outputs = data["outputs"]
     sizes = [max(1, int(np.prod(o["shape"], dtype=np.int64))) for o in outputs]
-    results = max(length, 1) if sequence else 1
-    table = raw.reshape(len(samples), results, sum(sizes))
     arrays: dict[str, Any] = {}
     starts = np.cumsum([0, *sizes])
     for o, start, stop in zip(outputs, starts[:-1], starts[1:], strict=True):
-        part = table[..., start:stop].reshape(len(samples), results, *o["shape"])
+        part = table[..., start:stop].reshape(*table.shape[:2], *o["shape"])
         if o["time"]:
             part = part[:, :length]
             arrays[o["name"]] = part if data["batch_first"] else np.swapaxes(part, 0, 1)
@@ -177,7 +201,7 @@ def check_c(
         UsageError: ``x`` does not fit.
     """
     header = next(p for p in export.paths if p.suffix == ".h")
-    spiking = {o["name"] for o in _manifest(header)["outputs"] if o["spikes"]}
+    spiking = {o["name"] for o in read_manifest(header)["outputs"] if o["spikes"]}
     array = np.asarray(x)
     exported = graph if options is None else as_exported(graph, options)
     expected = interpret(exported, array.astype(np.float32) if array.dtype.kind == "f" else array).outputs

@@ -45,7 +45,8 @@ def loop_of(packed: Packed, weights: Weights, *, integers: bool = False) -> Loop
     """
     verb = "add" if packed.by_column else "dot"
     number = "" if weights is Weights.F32 else f"_{_VALUE[weights].removesuffix('_t')}"
-    values = {**_numbers(weights, integers), **_index(packed)}
+    numbers = _numbers(weights, integers)
+    values = {**numbers, **_index(packed), **_tile(packed.rows_per_tile, str(numbers["cast"]), str(numbers["scaled"]))}
     if packed.layout_kind is Layout.SPARSE:
         tile = f"_{packed.rows_per_tile}x1" if packed.rows_per_tile > 1 else ""
         assert packed.index is not None
@@ -82,4 +83,15 @@ def _index(packed: Packed) -> dict[str, object]:
         "step": "+=" if packed.gaps else "=",
         "meaning": f"distance from the previous {across}" if packed.gaps else across,
         "r": packed.rows_per_tile,
+    }
+
+
+def _tile(rows: int, cast: str, scaled: str) -> dict[str, object]:
+    """Statements for each row of a tile, written out: compilers that save space would leave a loop of four."""
+    store = [f"y[i + {r}u] += {scaled.replace('sum', f's{r}').replace('[i]', f'[i + {r}u]')};" for r in range(rows)]
+    return {
+        "sums": ", ".join(f"s{r} = 0" for r in range(rows)),
+        "accumulate": f"\n{' ' * 12}".join(f"s{r} += {cast}w[{r}] * v;" for r in range(rows)),
+        "store": f"\n{' ' * 8}".join(store),
+        "add": f"\n{' ' * 16}".join(f"to[{r}] += {cast}tile[{r}];" for r in range(rows)),
     }

@@ -110,6 +110,8 @@ extern "C" {{
 
 #define {upper}_SPARSECIRC_VERSION "{version}"
 #define {upper}_INPUTS {inputs}u /* entries of x per {"step" if plan.input.time else "call"} */
+#define {upper}_INPUT_TYPE {plan.input_type}
+#define {upper}_INPUT_PER_STEP {int(plan.input.time)} /* 0: one x for all steps */
 #define {upper}_OUTPUTS {sum(max(1, o.size) for o in plan.outputs)}u /* floats of the output struct */
 {steps}#define {upper}_FLASH_BYTES {b.constant_bytes}u /* constants; the machine code comes on top */
 #define {upper}_STATE_BYTES {state_bytes(plan)}u /* the state struct */
