@@ -11,7 +11,7 @@ import pytest
 
 from sparsecirc import load_graph
 from sparsecirc._pattern import Pattern
-from sparsecirc.cells import ALIF, GRU, LIF, Options, Reset
+from sparsecirc.cells import ALIF, GRU, LIF, SYNAPTIC, Cell, Options, Reset
 from sparsecirc.cli import main
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.hardware import (
@@ -41,7 +41,13 @@ ZERO, SUBTRACT = Options(Reset.ZERO), Options(Reset.SUBTRACT)
 
 
 def net(
-    units: int, out: int = 4, inputs: int = 8, density: float = 0.3, options: Options = ZERO, seed: int = 0
+    units: int,
+    out: int = 4,
+    inputs: int = 8,
+    density: float = 0.3,
+    options: Options = ZERO,
+    seed: int = 0,
+    cell: Cell = LIF,
 ) -> Graph:
     rng = np.random.default_rng(seed)
 
@@ -52,9 +58,11 @@ def net(
         )
 
     def lif(name: str, source: str, n: int, **more: Any) -> Recurrent:
-        params = {"beta": np.full(n, 0.9, np.float32), "threshold": np.ones(n, np.float32), **more}
+        params = {
+            v: np.full(n, {"alpha": 0.75, "beta": 0.9, "threshold": 1}[v], np.float32) for v in cell.vectors
+        } | more
         patterns = {k: Pattern.from_mask(rng.random(v.shape) < density) for k, v in more.items()}
-        return Recurrent(name, (source,), params, patterns, cell=LIF, units=n, options=options)
+        return Recurrent(name, (source,), params, patterns, cell=cell, units=n, options=options)
 
     hh = (rng.standard_normal((units, units)) / np.sqrt(units)).astype(np.float32)
     nodes = (
@@ -87,7 +95,7 @@ def test_a_network_that_fits() -> None:
     assert (check(fit, "cores").needed, check(fit, "cores").allowed) == (2, 128)
     assert str(fit).startswith("Intel Loihi: fits\n")
     assert fit.to_json()["ok"] is True
-    assert check(fits(net(100, options=SUBTRACT), XYLO_AUDIO3), "hidden").needed == 100
+    assert check(fits(net(100, options=SUBTRACT, cell=SYNAPTIC), XYLO_AUDIO3), "hidden").needed == 100
 
 
 def test_needs_are_those_counted_by_hand() -> None:
@@ -242,7 +250,7 @@ def test_brainscales_counts_neurons_and_synapses() -> None:
 
 # ---- the command ---------------------------------------------------------------------------------------------------
 def test_the_command_lists_chips_and_writes_what_fits(tmp_path: Path, capsys: Any) -> None:
-    graph = net(100, options=SUBTRACT, density=1.0)
+    graph = net(100, options=SUBTRACT, density=1.0, cell=SYNAPTIC)
     save_graph(graph, tmp_path / "net.safetensors")
     model = str(tmp_path / "net.safetensors")
     assert main(["fits", model]) == 0

@@ -89,6 +89,8 @@ class Format(str, Enum):
     C = "c"
     NIR = "nir"
     BRIAN2 = "brian2"
+    LAVA = "lava"
+    XYLO = "xylo"
     PYNN = "pynn"
 
 

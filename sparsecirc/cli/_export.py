@@ -46,7 +46,7 @@ def export(
     ] = OnnxForm.AUTO,
     python: Annotated[
         Path | None,
-        typer.Option("--python", help="brian2: the interpreter that has the simulator, to run the artefact with."),
+        typer.Option("--python", help="brian2, lava: the interpreter that has the simulator, to run the artefact."),
     ] = None,
     weights: Annotated[
         CWeights,
@@ -165,7 +165,10 @@ def write(
     if format_ is not Format.C:
         from sparsecirc import hardware
 
-        exporter = {Format.BRIAN2: hardware.export_brian2, Format.PYNN: hardware.export_pynn}[format_]
+        exporter = {
+            Format.BRIAN2: hardware.export_brian2, Format.LAVA: hardware.export_lava, Format.XYLO: hardware.export_xylo,
+            Format.PYNN: hardware.export_pynn,
+        }[format_]  # fmt: skip
         return exporter(graph, path)
     from sparsecirc.export.c import export_c
 

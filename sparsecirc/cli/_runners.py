@@ -25,7 +25,7 @@ Inputs = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
 
 
-SIMULATORS = (Format.BRIAN2, Format.PYNN)
+SIMULATORS = (Format.BRIAN2, Format.LAVA, Format.XYLO, Format.PYNN)
 """Formats for simulators, which run in an environment of their own."""
 
 
@@ -33,6 +33,8 @@ def why_not(format_: Format, python: Path | None = None) -> str | None:
     """Why an artefact of this format cannot be run here; ``None`` where it can."""
     if format_ is Format.PYNN:
         return "connection lists are read by PyNN"
+    if format_ is Format.XYLO:
+        return "integers give spikes of their own: run_xylo.py runs them, quantise measures what they cost"
     if format_ in SIMULATORS and python is None:
         return f"give --python, an interpreter that has {format_.value}"
     if format_ is Format.ONNX and not _has("onnxruntime"):
@@ -116,6 +118,8 @@ def _check_simulator(loaded: Loaded, made: Export, python: str) -> dict[str, Any
     from sparsecirc.hardware import check_simulator, run_simulator
 
     x = loaded.input(batch=1, steps=24)[loaded.graph.inputs[0].name]
+    if made.format == "lava":
+        x = (x > np.median(x)).astype(np.float32)  # it takes spikes only
     x = np.swapaxes(x, 0, 1) if loaded.graph.batch_first else x
     found = run_simulator(made, x, python=python)
     report = check_simulator(loaded.graph, x, found)

@@ -16,9 +16,18 @@ from sparsecirc.hardware._chips import (
     chip_named,
 )
 from sparsecirc.hardware._fits import Check, Fit, fits
+from sparsecirc.hardware._integer import IntegerNetwork
 from sparsecirc.hardware._network import Network, Population, Projection, network
 from sparsecirc.hardware._partition import Core, Partition, by_neighbours, in_order, partition
-from sparsecirc.hardware._simulators import check_simulator, export_brian2, export_pynn, run_simulator
+from sparsecirc.hardware._quantise import Cost, LayerCost, Quantised, quantise
+from sparsecirc.hardware._simulators import (
+    check_simulator,
+    export_brian2,
+    export_lava,
+    export_pynn,
+    export_xylo,
+    run_simulator,
+)
 
 __all__ = [
     "BRAINSCALES2",
@@ -34,20 +43,27 @@ __all__ = [
     "Check",
     "Chip",
     "Core",
+    "Cost",
     "Fit",
+    "IntegerNetwork",
+    "LayerCost",
     "Limit",
     "Network",
     "Partition",
     "Population",
     "Projection",
+    "Quantised",
     "by_neighbours",
     "check_simulator",
     "chip_named",
     "export_brian2",
+    "export_lava",
     "export_pynn",
+    "export_xylo",
     "fits",
     "in_order",
     "network",
     "partition",
+    "quantise",
     "run_simulator",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,19 @@ from sparsecirc.hardware._network import Network
 VERSION = 1
 
 
-def bundle(net: Network, *, dtype: Any = np.float64, more: Mapping[str, Any] | None = None) -> bytes:
+def bundle(
+    net: Network,
+    *,
+    weights: Mapping[str, Any] | None = None,
+    vectors: Mapping[str, Mapping[str, Any]] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> bytes:
     """The contents of ``net.npz``.
 
     Args:
         net: the network.
-        dtype: of weights and vectors.
+        weights: by projection, what to write instead of its weights; integers.
+        vectors: by population, what to write instead of its vectors and bias; integers.
         more: further entries of ``meta``.
     """
     from sparsecirc import __version__
@@ -32,8 +40,9 @@ def bundle(net: Network, *, dtype: Any = np.float64, more: Mapping[str, Any] | N
     arrays: dict[str, Any] = {}
     populations: list[dict[str, Any]] = []
     for k, p in enumerate(net.populations):
+        own = {**p.vectors, "bias": p.bias} if vectors is None else vectors.get(p.name, {})
         populations.append(
-            {"name": p.name, "units": p.units, "kind": p.kind, "vectors": sorted(p.vectors)}
+            {"name": p.name, "units": p.units, "kind": p.kind, "vectors": sorted(own.keys() - {"bias"})}
             | {
                 "depth": net.depths[p.name],
                 "reset": p.options.reset.value,
@@ -41,14 +50,13 @@ def bundle(net: Network, *, dtype: Any = np.float64, more: Mapping[str, Any] | N
                 "adapted": p.options.adapted,
             }
         )
-        for name, vector in (*p.vectors.items(), ("bias", p.bias)):
-            arrays[f"population{k}.{name}"] = vector.astype(dtype)
+        arrays |= {f"population{k}.{name}": vector for name, vector in own.items()}
     for k, c in enumerate(net.projections):
-        pre, post, weight = c.connections
+        pre, post, weight = c.connections if weights is None else replace(c, weight=weights[c.name]).connections
         arrays |= {
             f"projection{k}.pre": pre.astype(np.int32),
             f"projection{k}.post": post.astype(np.int32),
-            f"projection{k}.weight": weight.astype(dtype),
+            f"projection{k}.weight": weight,
         }
     meta = {
         "format": "sparsecirc network",

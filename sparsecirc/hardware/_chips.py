@@ -11,6 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from sparsecirc.cells import Reset
 from sparsecirc.errors import UsageError
+from sparsecirc.hardware._integer import IntegerNetwork
+from sparsecirc.hardware._loihi import to_loihi
+from sparsecirc.hardware._network import Network
+from sparsecirc.hardware._xylo import to_xylo
 
 LIMITS: Mapping[str, str] = {
     "cores": "cores on a chip",
@@ -63,6 +67,7 @@ class Chip:
         obstacles: structures that it cannot run, with the reason: ``"recurrent"``, ``"dense"``.
         axon_bits: ``(connections, units)`` -> bits of synapse memory for one source with so many connections into a
             core of so many units, where that is known.
+        store: makes the nearest network that it can store, in its integers, where its arithmetic is known.
     """
 
     name: str
@@ -72,6 +77,7 @@ class Chip:
     resets: tuple[Reset, ...] = (Reset.ZERO,)
     obstacles: Mapping[str, str] = field(default_factory=dict)
     axon_bits: Callable[[int, int], int] | None = None
+    store: Callable[[Network], IntegerNetwork] | None = None
 
     def limit(self, name: str) -> int | None:
         """The value of a limit; ``None`` where the chip has no such limit, or it is unknown."""
@@ -137,6 +143,7 @@ LOIHI1 = Chip(
         "bias_bits": Limit(13, _NENGO),
     },
     axon_bits=loihi1_axon_bits,
+    store=to_loihi,
 )
 LOIHI2 = Chip(
     "loihi2",
@@ -151,6 +158,7 @@ LOIHI2 = Chip(
         "threshold_bits": Limit(17, _LAVA),
         "bias_bits": Limit(13, _LAVA),
     },
+    store=to_loihi,
 )
 XYLO_AUDIO2 = Chip(
     "xylo-audio2",
@@ -168,7 +176,9 @@ XYLO_AUDIO2 = Chip(
         "bias_bits": Limit(16, _ROCKPOOL),
         "spikes_per_step": Limit(15, _ROCKPOOL),
     },
+    cells=("synaptic",),
     resets=(Reset.SUBTRACT,),
+    store=to_xylo,
 )
 XYLO_AUDIO3 = replace(
     XYLO_AUDIO2,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsecirc.cells import Options
+from sparsecirc.cells import Options, Reset
 from sparsecirc.errors import UnsupportedError
 from sparsecirc.export.nir._prepare import expand, owners
 from sparsecirc.ir import Add, Context, Conv, Flatten, Graph, Input, Linear, Node, Pool, Recurrent, Repeat
@@ -21,6 +21,9 @@ UNROLL = 2**26
 """Most entries of a matrix that a convolution is unrolled to."""
 INPUT = "input"
 """Kind of the population that an input is."""
+ONES = "ones"
+"""Kind of a single unit that spikes in every step; see `with_ones`."""
+SOURCES = (INPUT, ONES)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Network:
     @property
     def neurons(self) -> tuple[Population, ...]:
         """The populations that are not inputs."""
-        return tuple(p for p in self.populations if p.kind != INPUT)
+        return tuple(p for p in self.populations if p.kind not in SOURCES)
 
     @cached_property
     def depths(self) -> dict[str, int]:
@@ -122,7 +125,7 @@ class Network:
         found: dict[str, int] = {}
         for p in self.populations:
             before = [found[c.pre] for c in self.into(p.name) if not c.recurrent]
-            found[p.name] = 1 + max(before, default=0) if p.kind != INPUT else 0
+            found[p.name] = 1 + max(before, default=0) if p.kind not in SOURCES else 0
         return found
 
     def delay(self, projection: Projection) -> int:
@@ -136,6 +139,45 @@ class Network:
     def out_of(self, name: str) -> tuple[Projection, ...]:
         """Projections that start at a population."""
         return tuple(p for p in self.projections if p.pre == name)
+
+
+def with_ones(net: Network) -> Network:
+    """The same network, biases that enter synapses turned into connections from a unit that spikes in every step.
+
+    Chips add a bias to the membrane, past the synapse.
+    """
+    biased = [p for p in net.neurons if p.kind == "synaptic" and np.any(p.bias)]
+    if not biased:
+        return net
+    name = "ones"
+    while any(p.name == name for p in net.populations):
+        name += "_"
+    unit = Population(name, 1, ONES, {}, np.zeros(1), Options())
+    links = tuple(Projection(f"{p.name}.bias", name, p.name, p.bias[:, None]) for p in biased)
+    plain = tuple(replace(p, bias=np.zeros(p.units)) if p in biased else p for p in net.populations)
+    return replace(net, populations=(unit, *plain), projections=(*links, *net.projections))
+
+
+def one_threshold(net: Network) -> Network:
+    """The same spikes with one threshold per layer: what enters a unit is scaled instead, where layers reset to zero.
+
+    Layers of a threshold that is not above 0, and those that subtract it, stay as they are.
+    """
+    factor: dict[str, Array] = {}
+    for p in net.neurons:
+        theta = p.vectors.get("threshold", np.ones(1))
+        if p.options.reset is not Reset.SUBTRACT and np.any(theta != theta[0]) and np.all(theta > 0):
+            factor[p.name] = theta.max() / theta
+    populations = tuple(
+        replace(p, vectors={**p.vectors, "threshold": p.vectors["threshold"] * f}, bias=p.bias * f)
+        if (f := factor.get(p.name)) is not None
+        else p
+        for p in net.populations
+    )
+    projections = tuple(
+        replace(c, weight=c.weight * factor[c.post][:, None]) if c.post in factor else c for c in net.projections
+    )
+    return replace(net, populations=populations, projections=projections)
 
 
 @dataclass

@@ -16,11 +16,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sparsecirc._verify import VerifyReport, compare
-from sparsecirc.errors import UsageError
+from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.export import Export
 from sparsecirc.export._export import density_note, gzip_bytes, write_files
 from sparsecirc.hardware._bundle import bundle
-from sparsecirc.hardware._network import Network, network
+from sparsecirc.hardware._chips import XYLO_AUDIO2, Chip
+from sparsecirc.hardware._loihi import LoihiNetwork, stock_neurons
+from sparsecirc.hardware._network import Network, network, one_threshold, with_ones
+from sparsecirc.hardware._quantise import quantise
+from sparsecirc.hardware._xylo import XyloNetwork
 from sparsecirc.ir import Graph, Result, interpret
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -43,6 +47,62 @@ def export_brian2(graph: Graph, folder: str | os.PathLike[str]) -> Export:
     net = network(graph)
     notes = ("spikes act in the same step on the layers behind, as in the graph: no lag per layer",)
     return _write(graph, net, folder, "run_brian2.py", "brian2", {"net.npz": bundle(net)}, notes)
+
+
+def export_lava(graph: Graph, folder: str | os.PathLike[str], *, chip: Chip | None = None) -> Export:
+    """Write a spiking network for Lava's CPU simulation: ``net.npz`` and ``run_lava.py``, which needs lava-nc only.
+
+    Its ``Sparse`` connections and ``LIF`` neurons are set to zero by a spike and have one decay and one threshold per
+    layer. In floating point the spikes are those of `interpret`; with ``chip``, Loihi or Loihi 2, the network is stored
+    in its integers and run by Lava's bit-accurate models, whose spikes are those of `quantise`.
+
+    Args:
+        graph: spiking layers that reset to zero, and weighted sums between them; inputs are spikes.
+        folder: where the two files go; made where it is missing.
+        chip: `LOIHI1` or `LOIHI2` for integers.
+
+    Raises:
+        UnsupportedError: a layer that Lava's neurons cannot be; named, with the cure.
+    """
+    if chip is None:
+        net = one_threshold(with_ones(network(graph)))
+        stock_neurons(net)
+        data = bundle(net, more={"integers": False})
+    else:
+        stored = quantise(graph, chip).integers
+        if not isinstance(stored, LoihiNetwork):
+            raise UnsupportedError(f"Lava runs Loihi, not {chip.title}: pass LOIHI1 or LOIHI2, or no chip")
+        net = stored.net
+        stock_neurons(net)
+        vectors = {name: vars(n) for name, n in stored.neurons.items()}
+        more = {"integers": True, "exponents": dict(stored.exponents)}
+        data = bundle(net, weights=stored.weights, vectors=vectors, more=more)
+    notes = ("inputs are spikes; its records are moved back by the step that each connection takes",)
+    form = "floating point" if chip is None else f"integers of {chip.title}"
+    return replace(_write(graph, net, folder, "run_lava.py", "lava", {"net.npz": data}, notes), form=form)
+
+
+def export_xylo(graph: Graph, folder: str | os.PathLike[str], *, chip: Chip = XYLO_AUDIO2) -> Export:
+    """Write a spiking network in Xylo's integers: ``net.npz`` and ``run_xylo.py``, which needs xylosim only.
+
+    What the runner gives is what ``quantise(graph, chip).integers.on_chip(x)`` says, bit by bit.
+
+    Args:
+        graph: synaptic layers that reset by subtraction, and weighted sums between them; inputs are spike counts.
+        folder: where the two files go; made where it is missing.
+        chip: which Xylo.
+
+    Raises:
+        UnsupportedError: a layer that Xylo cannot store; named, with the cure.
+    """
+    stored = quantise(graph, chip).integers
+    if not isinstance(stored, XyloNetwork):
+        raise UnsupportedError(f"xylosim runs Xylo, not {chip.title}: pass XYLO_AUDIO2, XYLO_AUDIO3 or XYLO_IMU")
+    vectors = {name: vars(n) for name, n in stored.neurons.items()}
+    data = bundle(stored.net, weights=stored.weights, vectors=vectors, more={"shifts": dict(stored.shifts)})
+    notes = ("what neurons send takes a step: a layer of depth d fires d - 1 steps late",)
+    made = _write(graph, stored.net, folder, "run_xylo.py", "xylosim", {"net.npz": data}, notes)
+    return replace(made, form=f"integers of {chip.title}")
 
 
 def export_pynn(graph: Graph, folder: str | os.PathLike[str]) -> Export:

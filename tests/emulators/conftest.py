@@ -26,3 +26,18 @@ def brian2() -> Path:
 @pytest.fixture
 def pynn() -> Path:
     return interpreter("pynn")
+
+
+@pytest.fixture
+def lava() -> Path:
+    return interpreter("lava")
+
+
+@pytest.fixture
+def xylosim() -> Path:
+    return interpreter("xylosim")
+
+
+@pytest.fixture
+def nengo_loihi() -> Path:
+    return interpreter("nengo_loihi")

@@ -50,3 +50,19 @@ def spikes(steps: int, seed: int, rate: float = 0.5) -> np.ndarray[Any, Any]:
 def currents(steps: int, seed: int) -> np.ndarray[Any, Any]:
     """(T, 1, 8) of real numbers."""
     return 1.5 * np.random.default_rng(seed).standard_normal((steps, 1, INPUTS))
+
+
+def with_vectors(graph: Graph, cell: Cell, seed: int, **vectors: Any) -> Graph:
+    """Every layer a ``cell`` of these decays and thresholds; a callable draws one per unit."""
+    rng = np.random.default_rng(seed)
+    nodes: list[Any] = []
+    for node in graph.nodes:
+        if isinstance(node, Recurrent):
+            params = {k: v for k, v in node.params.items() if k not in node.cell.vectors}
+            for name in cell.vectors:
+                value = vectors[name]
+                drawn = value(rng, node.units) if callable(value) else np.full(node.units, value)
+                params[name] = np.asarray(drawn, np.float32)
+            node = replace(node, params=params, cell=cell)
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes))
