@@ -25,7 +25,6 @@ from lava.proc.io.source import RingBuffer as Source
 from lava.proc.lif.process import LIF
 from lava.proc.sparse.process import DelaySparse, Sparse
 from lava.utils.weightutils import SignMode
-from scipy.sparse import csr_matrix
 
 
 def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -37,6 +36,8 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def matrix(k: int, arrays: dict[str, Any], shape: tuple[int, int]) -> Any:
     """The weights of a projection."""
+    from scipy.sparse import csr_matrix
+
     pre, post, weight = (arrays[f"projection{k}.{what}"] for what in ("pre", "post", "weight"))
     return csr_matrix((weight, (post, pre)), shape=shape)
 
