@@ -14,6 +14,7 @@ import sparsecirc
 
 ROOT = Path(__file__).parent.parent
 TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split("\n")
+RECIPES = [n for n in TRACKED if n.startswith("sparsecirc/cli/recipes/") and n.endswith(".yaml")]
 
 pytestmark = [
     pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="not a checkout: there is nothing to build"),
@@ -67,6 +68,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert in_git <= set(names), "files of the package are missing, C sources of the exporter among them"
     assert "sparsecirc/py.typed" in names
     assert any(n.startswith("sparsecirc/export/c/runtime/") for n in in_git)
+    assert RECIPES
+    assert set(RECIPES) <= set(names)
     kernels = {n.removeprefix("sparsecirc/") for n in names if n.startswith("sparsecirc/kernels/")}
     assert kernels == {
         n for n in TRACKED if n.startswith(("kernels/src/", "kernels/include/")) or n == "kernels/kernels.def"
@@ -100,10 +103,32 @@ def test_the_wheel_runs_where_it_is_unpacked(wheel: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_the_recipes_of_the_wheel_are_found_and_valid(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in type(f).__module__.lower()\n"
+        "                    and 'ScikitBuild' not in type(f).__name__]\n"
+        "from sparsecirc.cli import main, _recipe_file\n"
+        "names = sorted(p.stem for p in _recipe_file.SHIPPED.glob('*.yaml'))\n"
+        "code = main(['recipes', 'validate', *names])\n"
+        "print(_recipe_file.SHIPPED, len(names), code, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    where, count, exit_code = done.stderr.split()[-3:]
+    assert Path(where).is_relative_to(tmp_path)
+    assert int(count) == len(RECIPES)
+    assert exit_code == "0"
+
+
+@pytest.mark.slow
 def test_the_source_archive_can_be_built_from(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {n.split("/", 1)[1] for n in archive.getnames() if "/" in n}
     needed = [n for n in TRACKED if n.startswith(("kernels/", "sparsecirc/")) and (ROOT / n).is_file()]
     needed += ["pyproject.toml", "CMakeLists.txt", "LICENSE", "README.md"]
     assert [n for n in needed if n not in names] == []
+    assert set(RECIPES) <= names
     assert not [n for n in names if n.startswith((".venv/", "runs/", "build/", "dist/"))]

@@ -82,6 +82,13 @@ class RecipeAction(str, Enum):
     VALIDATE = "validate"
 
 
+class Clock(str, Enum):
+    """What ``bench`` counts."""
+
+    PROCESSOR = "processor"
+    WALL = "wall"
+
+
 class Format(str, Enum):
     """What ``export`` writes."""
 

@@ -171,6 +171,27 @@ def test_bench_and_its_gate(cli: Cli, pruned: Path, speed: float) -> None:
         assert "1e+09" in ran.line
 
 
+@pytest.mark.parametrize(
+    ("threads", "options", "clock"), [(1, (), "processor"), (2, (), "wall"), (1, ("--clock", "wall"), "wall")]
+)
+def test_bench_says_what_it_counts(
+    cli: Cli, pruned: Path, threads: int, options: tuple[str, ...], clock: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    from sparsecirc import _bench
+
+    if threads > 1:
+        assert cli("compile", pruned, "--threads", threads, "--no-cache").code == 0
+    real, given = _bench.bench, []
+    monkeypatch.setattr(_bench, "bench", lambda *a, **k: [given.append(k["clock"]), real(*a, **k)][1])
+    args = ("bench", pruned, "--engines", "sparsecirc", "--seq-len", "3", "--min-secs", "0.01", *options)
+    assert cli(*args, "--json").json["clock"] == clock
+    assert given == [time.process_time if clock == "processor" else None]
+    said = "processor time" if clock == "processor" else "time on the wall"
+    assert f"measured in {said}" in cli(*args).out
+
+
 def test_bench_without_a_dense_engine_misses_the_gate(cli: Cli, pruned: Path) -> None:
     ran = cli("bench", pruned, "--engines", "sparsecirc", "--seq-len", "3", "--min-secs", "0.01", "--fail-if-slower", 1)
     assert ran.code == 5
