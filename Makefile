@@ -7,7 +7,7 @@ NATIVE := CMakeLists.txt $(wildcard kernels/*.def kernels/*/*.c kernels/*/*.h ke
 EXTRAS := torch,onnx,nir,demo,bench,test,dev
 TEST_WORKERS ?= 2
 
-.PHONY: help install demo test test-slow test-emulators bench bench-results lint types format-check sanitize clean
+.PHONY: help install demo test test-slow test-boards test-emulators bench bench-results lint types format-check sanitize clean
 
 help:
 	@echo "make demo       train, prune, compile, verify, measure and export two networks (runs/demo/report.html)"
