@@ -4,13 +4,18 @@
 and changes weights only orthogonally to those of earlier tasks. `docs/continual.md` shows it beside its relatives.
 """
 
+from sparsecirc.continual._bases import GPM, OWM, SGP, AdamNSCL
 from sparsecirc.continual._coding import Coding, LatencyCoding, RateCoding, direct, sequence
 from sparsecirc.continual._connect import FeedbackAlignment, exact, sign_symmetric
-from sparsecirc.continual._hlop import AUTOMATIC, HLOP, PERMUTED_MNIST, CapacityWarning, Mode, Ranks
+from sparsecirc.continual._hlop import AUTOMATIC, HLOP, PERMUTED_MNIST, Ranks
 from sparsecirc.continual._learning import BPTT, DSR, OTTT
+from sparsecirc.continual._ledger import MaskLedger
 from sparsecirc.continual._method import Batch, Combined, Finetune, Joint, Method
 from sparsecirc.continual._metrics import Activity, Mean, Result, activity, overlap, summary
 from sparsecirc.continual._network import Block, SpikingNet, lif, mlp
+from sparsecirc.continual._projecting import CapacityWarning, Mode
+from sparsecirc.continual._regularise import EWC, SI
+from sparsecirc.continual._rehearsal import DERpp, Replay
 from sparsecirc.continual._restricted import RestrictedProjection
 from sparsecirc.continual._run import Learner, Setting, Step, adam, run, sgd
 from sparsecirc.continual._scenario import Increment, Scenario, Task, flat, from_tasks, permuted, rotated, split
@@ -21,29 +26,38 @@ __all__ = [
     "AUTOMATIC",
     "BPTT",
     "DSR",
+    "EWC",
+    "GPM",
     "HLOP",
     "ORTHONORMAL",
     "OTTT",
+    "OWM",
     "PERMUTED_MNIST",
     "PUBLISHED",
+    "SGP",
+    "SI",
     "Activity",
+    "AdamNSCL",
     "Batch",
     "Block",
     "CapacityWarning",
     "Coding",
     "Combined",
+    "DERpp",
     "FeedbackAlignment",
     "Finetune",
     "Increment",
     "Joint",
     "LatencyCoding",
     "Learner",
+    "MaskLedger",
     "Mean",
     "Method",
     "Mode",
     "Oja",
     "Ranks",
     "RateCoding",
+    "Replay",
     "RestrictedProjection",
     "Result",
     "Scenario",
@@ -77,4 +91,4 @@ __all__ = [
     "sites",
     "split",
     "summary",
-]  # fmt: skip
+]

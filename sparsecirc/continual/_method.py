@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,6 +46,12 @@ def masked(logits: Tensor, batch: Batch) -> Tensor:
     return logits if batch.allowed is None else logits.masked_fill(~batch.allowed, float("-inf"))
 
 
+def memory_index(samples: int, count: int, seed: int, task: int) -> Tensor:
+    """Up to ``count`` different sample numbers, drawn for a task."""
+    generator = torch.Generator().manual_seed(1009 * seed + task)
+    return torch.randperm(samples, generator=generator)[:count]
+
+
 class Method:
     """Plain fine-tuning: the hooks of a method, none of which does anything.
 
@@ -63,8 +70,8 @@ class Method:
         """Tasks whose data are trained on in the place of ``task``."""
         return (task,)
 
-    def before_task(self, task: int) -> None:
-        """A task begins."""
+    def before_task(self, task: int, steps: int = 0) -> None:
+        """A task of so many training steps begins."""
         self.task = task
 
     def batch(self, batch: Batch) -> Batch:
@@ -83,6 +90,10 @@ class Method:
 
     def after_task(self, task: int) -> None:
         """A task is over."""
+
+    def testing(self, task: int) -> AbstractContextManager[None]:
+        """Around a test on ``task``."""
+        return nullcontext()
 
     def capacity(self) -> dict[str, tuple[int, int]]:
         """Per layer: what is used up, and what there is."""
@@ -134,11 +145,11 @@ class Combined(Method):
         """Tasks of all parts."""
         return sorted({t for part in self.parts for t in part.tasks(task)})
 
-    def before_task(self, task: int) -> None:
+    def before_task(self, task: int, steps: int = 0) -> None:
         """All parts."""
-        super().before_task(task)
+        super().before_task(task, steps)
         for part in self.parts:
-            part.before_task(task)
+            part.before_task(task, steps)
 
     def batch(self, batch: Batch) -> Batch:
         """Through all parts."""

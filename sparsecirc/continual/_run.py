@@ -138,7 +138,7 @@ class Learner:
         while not self.done and left > 0:
             batches = self._batches()
             if self._optimizer is None:
-                self._begin()
+                self._begin(batches[0])
             for batch in batches[1]:
                 loss = self._step(batch)
                 self.position += 1
@@ -171,9 +171,9 @@ class Learner:
         logits: Tensor = self.model(chosen.test(slice(0, LOOKED_AT))[0], chosen.head)
         return logits
 
-    def _begin(self) -> None:
+    def _begin(self, steps: int) -> None:
         self.model.train()
-        self.method.before_task(self.task)
+        self.method.before_task(self.task, steps)
         self._optimizer = self.setting.optimizer([p for p in self.model.parameters() if p.requires_grad])
 
     def _step(self, batch: Batch) -> float:
@@ -225,7 +225,8 @@ class Learner:
         right = 0
         for low in range(0, len(chosen.y_test), self.setting.test_batch):
             x, y = chosen.test(slice(low, low + self.setting.test_batch))
-            logits = self.model(x, chosen.head) if isinstance(self.model, SpikingNet) else self.model(x)
+            with self.method.testing(task):
+                logits = self.model(x, chosen.head) if isinstance(self.model, SpikingNet) else self.model(x)
             right += int((masked(logits, Batch(x, y, allowed=allowed)).argmax(1) == y).sum())
         return right / max(1, len(chosen.y_test))
 
