@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.studies._exports import EXPORTS
+from benchmarks.studies._g2g import DST_STUDY, G2G_STUDY
 from benchmarks.studies._lattice import LATTICE
 from benchmarks.studies._page import write_page
 from benchmarks.studies._reber import REBER
@@ -19,7 +20,7 @@ from benchmarks.studies._study import Setting, Study
 from sparsecirc._files import write_atomic
 from sparsecirc.errors import SparsecircError
 
-STUDIES: dict[str, Study] = {study.name: study for study in (EXPORTS, LATTICE, REBER, STRUCTURES)}
+STUDIES: dict[str, Study] = {study.name: study for study in (DST_STUDY, EXPORTS, G2G_STUDY, LATTICE, REBER, STRUCTURES)}
 SEEDS = (0, 1, 2)
 
 

@@ -10,11 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
+from typing import TypeVar
 
-from benchmarks.studies._study import AnyRow, Row, Setting, Study
+from benchmarks.studies._study import AnyRow, Setting, Study
 from sparsecirc._bench import Host
 from sparsecirc._files import write_atomic
 
+R = TypeVar("R")
+K = TypeVar("K")
 COLOURS = ("#0b7a5c", "#c4571b", "#3b5ba5", "#8a8f98", "#a0307c", "#b59410", "#4f9fb5", "#1c2430", "#7a5230", "#6aa84f")
 
 
@@ -68,9 +71,9 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean:.2f}" if len(values) < 2 else f"{mean:.2f} ± {100 * statistics.stdev(values):.2f}"
 
 
-def grouped(rows: Sequence[Row], key: Callable[[Row], object]) -> dict[object, list[Row]]:
+def grouped(rows: Sequence[R], key: Callable[[R], K]) -> dict[K, list[R]]:
     """Rows by a key, in the order in which the keys come."""
-    out: dict[object, list[Row]] = defaultdict(list)
+    out: dict[K, list[R]] = defaultdict(list)
     for row in rows:
         out[key(row)].append(row)
     return dict(out)

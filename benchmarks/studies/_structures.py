@@ -115,7 +115,7 @@ def _correlations(rows: Sequence[Row], size: Sizes) -> str:
     for cell in size.cells:
         found = grouped([r for r in rows if r.cell == cell], lambda r: (r.method, int(r.scope.split()[-1])))
         mean = np.array([np.mean([r.accuracy_before for r in rs]) for rs in found.values()])
-        facts = {name: np.array([known[key][name] for key in found]) for name in STATISTICS}  # type: ignore[index]
+        facts = {name: np.array([known[key][name] for key in found]) for name in STATISTICS}
         columns[cell] = {name: _pearson(values, mean) for name, values in facts.items()}
         fits[cell] = _fit(np.stack([facts[name] for name in PUBLISHED_CORRELATION], 1), mean)
     body = []

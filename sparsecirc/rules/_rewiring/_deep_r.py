@@ -91,7 +91,7 @@ class DeepR(Rewire):
             if self.temperature:
                 noise: Tensor = torch.randn(len(theta), generator=self.generator)
                 theta = theta + np.float32(math.sqrt(2 * rate * self.temperature)) * noise.numpy()
-            drop, grow = agreed(lambda site=site, theta=theta: self._cross(site, theta))  # type: ignore[misc]
+            drop, grow = agreed(lambda site=site, theta=theta: self._cross(site, theta), self.generator)  # type: ignore[misc]
             theta[drop] = 0  # a dormant one that finds no other in its place stays where it crossed zero
             site.set_values(signs * np.maximum(theta, 0))
             source = site.rewire(drop, grow, self.optimizer)

@@ -181,7 +181,7 @@ class Rewire:
         share = float(self._fraction(self.steps))
         done = []
         for name, site in self.sites.items():
-            drop, grow = agreed(lambda site=site: self._plan(site, share))  # type: ignore[misc]
+            drop, grow = agreed(lambda site=site: self._plan(site, share), self.generator)  # type: ignore[misc]
             site.rewire(drop, grow, self.optimizer)
             done.append(Exchanged(name, len(drop), site.pattern.nnz))
         self.last = tuple(done)

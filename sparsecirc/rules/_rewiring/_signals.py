@@ -45,10 +45,14 @@ class Call:
 
 @dataclass
 class Heard:
-    """What one optimizer step let hear of a weight: its calls in order, and the runs of a sparse recurrent layer."""
+    """What one optimizer step let hear of a weight: its calls in order, and the runs of a sparse recurrent layer.
+
+    Neurons of snntorch have finished ``steps`` of their steps.
+    """
 
     calls: list[Call] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
+    steps: int = 0
 
 
 class Signals:
@@ -113,9 +117,9 @@ class Signals:
 
     def attach(self) -> None:
         """Leave the hooks in the model from now on: for `torch.compile`, which sees those that are there before it."""
+        self._unhook()
         self._fixed = True
-        if not self._handles:
-            self._hook()
+        self._hook()
 
     def _hook(self) -> None:
         by_owner: dict[int, list[Site]] = {}
@@ -125,12 +129,19 @@ class Signals:
             own = by_owner.get(id(module), [])
             hook = self._hook_of(module, own)
             if hook is not None:
-                self._handles.append(module.register_forward_hook(hook))
+                self._register(module, hook)
+
+    def _register(self, module: nn.Module, hook: Callable[..., None]) -> None:
+        """A hook; compiled graphs are broken where it is, since what it keeps is no part of a graph."""
+        if self._fixed:
+            hook = torch.compiler.disable(hook)  # type: ignore[no-untyped-call]
+        self._handles.append(module.register_forward_hook(hook))
 
     def _hook_of(self, module: nn.Module, own: list[Site]) -> Callable[..., None] | None:
         if not own:
             holds = {id(s.owner) for s in self.sites.values()} & {id(m) for m in module.modules()}
-            return None if holds else self._passes
+            weighs = any(p.ndim > 1 for p in module.parameters())  # another layer: what it makes is its own activity
+            return None if holds or weighs else self._passes
         if isinstance(module, SparseRNNBase):
             module.observer = partial(self._observed, {(s.suffix, s.role): s.name for s in own})
             return self._opaque
@@ -144,7 +155,7 @@ class Signals:
             return partial(self._neurons, own[0].name)
         inner = getattr(module, "recurrent", None)
         if isinstance(inner, nn.Linear):  # snntorch: the feedback is called inside of the neurons
-            self._handles.append(inner.register_forward_hook(partial(self._feedback, own[0].name)))
+            self._register(inner, partial(self._feedback, own[0].name))
             return partial(self._fired, own[0].name)
         return None
 
@@ -196,12 +207,11 @@ class Signals:
         self._passes(module, args, output)
         if not self._hears(module) or not self._heard[name].calls:
             return
-        calls = self._heard[name].calls
-        spikes = (output if isinstance(output, Tensor) else output[0]).detach()
-        # a reset that drops the update calls the feedback twice in a step, on the same spikes
-        while len(calls) > 1 and calls[-1].pre is calls[-2].pre:
-            calls.pop()
-        calls[-1].post = spikes
+        heard = self._heard[name]
+        # a reset that drops the update calls the feedback twice in a step
+        heard.calls[heard.steps :] = heard.calls[-1:]
+        heard.steps = len(heard.calls)
+        heard.calls[-1].post = (output if isinstance(output, Tensor) else output[0]).detach()
 
     def _cell(self, own: list[Site], module: nn.Module, args: Any, output: Any) -> None:
         if not self._hears(module):
