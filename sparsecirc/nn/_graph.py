@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from sparsecirc._pattern import Pattern
 from sparsecirc.errors import UsageError
+from sparsecirc.nn._joined import Joined
 from sparsecirc.nn._recurrent import SparseGRU, SparseLSTM, SparseRNN, SparseRNNBase
 from sparsecirc.ops import _autograd as ops
 from sparsecirc.structures import LayeredGraph
@@ -59,6 +61,7 @@ class GraphRNN(nn.Module):
         for k in range(1, len(sizes)):
             self.layers.append(self._linked(make, graph.wiring[k - 1, k]))
         self.skips = nn.ModuleDict({_key(pair): self._linked(make, graph.wiring[pair]) for pair in graph.skips})
+        self._joined: list[Joined] = []
 
     def _linked(self, make: Make, links: Pattern) -> SparseRNNBase:
         units, inputs = links.shape
@@ -86,6 +89,30 @@ class GraphRNN(nn.Module):
         return self._run(x)
 
     def _run(self, x: Tensor) -> Tensor:
+        if x.ndim == 3 and all(isinstance(layer, SparseRNNBase) for layer in [*self.layers, *self.skips.values()]):
+            y = self._by_source(x.transpose(0, 1) if self.batch_first else x)
+            return y.transpose(0, 1) if self.batch_first else y
+        return self._one_by_one(x)
+
+    def _by_source(self, x: Tensor) -> Tensor:
+        """All layers that read the same one run together: a graph of 44 nodes has some 50 layers of few units each."""
+        targets = [[k] for k in range(len(self.layers))]
+        groups: list[list[Any]] = [[layer] for layer in self.layers]
+        for a, b in self.graph.skips:
+            targets[a + 1].append(b)
+            groups[a + 1].append(self.skips[_key((a, b))])
+        if [joined.layers for joined in self._joined] != groups:
+            self._joined = [Joined(self.cell, group) for group in groups]
+        sums: dict[int, Tensor] = {}
+        y = x
+        for k, (joined, reached) in enumerate(zip(self._joined, targets, strict=True)):
+            for target, part in zip(reached, joined.run(y), strict=True):
+                sums[target] = sums[target] + part if target in sums else part
+            y = sums.pop(k)
+        return y
+
+    def _one_by_one(self, x: Tensor) -> Tensor:
+        """Each layer by itself: what `_by_source` has to equal, and what layers of torch in their places can do."""
         made: list[Tensor] = [self.layers[0](x)[0]]
         for k, layer in enumerate(list(self.layers)[1:], 1):
             y: Tensor = layer(made[-1])[0]

@@ -43,6 +43,40 @@ def test_layers_and_skips_add_up(cell: str) -> None:
     assert torch.allclose(got, made[-1], atol=1e-5)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_layers_that_run_together_equal_layers_one_by_one(cell: str, batch_first: bool) -> None:
+    net = network(cell, batch_first=batch_first)
+    alone = copy.deepcopy(net)
+    for steps, batch in ((7, 3), (1, 1), (5, 64)):
+        x = torch.randn((batch, steps, 5) if batch_first else (steps, batch, 5))
+        weights = torch.randn(net.output_size)
+        for model, run in ((net, net.forward), (alone, alone._one_by_one)):
+            model.zero_grad()
+            (run(x) * weights).sum().backward()
+        torch.testing.assert_close(net(x), alone._one_by_one(x), rtol=0, atol=1e-5)
+        for (name, a), (_, b) in zip(net.named_parameters(), alone.named_parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_layers_that_run_together_follow_new_connections() -> None:
+    net, x = network("gru"), torch.randn(4, 2, 5)
+    before = net(x)
+    weight = net.layers[1].weight_ih_l0
+    dead = np.flatnonzero(~weight.pattern.mask().ravel())
+    weight.rewire([0], dead[:1])  # in place
+    changed = net(x)
+    assert not torch.equal(changed, before)
+    torch.testing.assert_close(changed, net._one_by_one(x), rtol=0, atol=1e-5)
+    other = network("gru")
+    other.load_state_dict(net.state_dict())
+    torch.testing.assert_close(other(x), changed, rtol=0, atol=1e-5)
+    net.layers[0] = copy.deepcopy(net.layers[0])  # another module in its place
+    with torch.no_grad():
+        net.layers[0].weight_hh_l0.values.zero_()
+    torch.testing.assert_close(net(x), net._one_by_one(x), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_gate_has_the_links_of_the_graph(cell: str) -> None:
     net = network(cell)
