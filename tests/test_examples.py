@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -17,6 +18,9 @@ WORDS = {
     "japanese_vowels_gru": "the padding changes nothing",
     "wavernn_gru": "tiles of 4x4",
     "neurobench": "MotorImagery",
+    "rewire_gru": "every gate has as many connections as it began with",
+    "rewire_snntorch": "every weight has as many connections as it began with",
+    "rewire_lightning": "inside and between groups as many connections as before",
 }
 
 
@@ -31,6 +35,8 @@ def test_quick_example(name: str) -> None:
     if not os.environ.get("SPARSECIRC_DATA"):
         pytest.skip("SPARSECIRC_DATA does not name a folder with the real data")
     pytest.importorskip("torch", reason="needs torch (extra 'torch')")
+    if name == "rewire_lightning" and importlib.util.find_spec("lightning") is None:
+        pytest.skip("the package lightning is not installed")
     done = run(name, "--quick")
     assert done.returncode == 0, done.stderr
     assert WORDS[name] in done.stdout

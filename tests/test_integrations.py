@@ -6,6 +6,7 @@ The released trainers themselves are in test_trainers.py.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import sys
@@ -20,7 +21,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from sparsecirc.errors import FileFormatError, MissingExtraError, UsageError  # noqa: E402
 from sparsecirc.masks import Masks  # noqa: E402
-from sparsecirc.rules import Cubic  # noqa: E402
+from sparsecirc.rules import G2G, Cubic  # noqa: E402
 
 BASES = {"lightning": ("lightning.pytorch", "Callback"), "transformers": ("transformers", "TrainerCallback")}
 
@@ -109,6 +110,38 @@ def test_lightning_steps_with_the_optimizer(modules: dict[str, Any], accumulate:
     same(weights, net.state_dict())
     step(net, optimizer, 99)  # detached: nothing holds the dead connections any more
     assert not torch.equal(net.rnn.weight_hh_l0 == 0, weights["rnn.weight_hh_l0"] == 0)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_lightning_rewires_and_goes_on_from_a_checkpoint(modules: dict[str, Any], accumulate: int) -> None:
+    def make(module: Any, optimizer: Any) -> G2G:
+        return G2G(Masks.prune(module, 0.6), optimizer, every=2, fraction=0.2)
+
+    def start(seed: int) -> tuple[Net, Any, Any]:
+        torch.manual_seed(seed)
+        net = Net()
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+        return net, optimizer, modules["lightning"].RewireCallback(make)
+
+    net, optimizer, callback = start(0)
+    assert callback.state_dict() == {}
+    loop = LightningLoop(callback, net, optimizer, accumulate)
+    loop.fit(3)
+    kept = copy.deepcopy((callback.state_dict(), net.state_dict(), optimizer.state_dict()))
+    assert callback.rule.steps == 3
+    other, its_optimizer, again = start(5)
+    for part, state in zip((again, other, its_optimizer), kept, strict=True):
+        part.load_state_dict(state)
+    for one, its in ((loop, callback), (LightningLoop(again, other, its_optimizer, accumulate), again)):
+        one.global_step = 3
+        if its is callback:
+            callback.load_state_dict(copy.deepcopy(kept[0]))
+        one.fit(9)
+    assert again.rule.digest == callback.rule.digest
+    same(net.state_dict(), other.state_dict())
+    assert not any(m._forward_hooks for m in net.modules())
+    with pytest.raises(UsageError, match="no optimizer"):
+        again.on_train_start(SimpleNamespace(optimizers=[]), other)
 
 
 def test_lightning_goes_on_from_a_checkpoint(modules: dict[str, Any]) -> None:
