@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 sys.path.insert(0, str(Path(__file__).parent.parent))  # a bare `pytest` does not look there
 
+from benchmarks import lattice_algebra
 from benchmarks import lattice_tiles as tiles
 from benchmarks._networks import gated
 from benchmarks.studies import __main__ as command
@@ -246,3 +247,16 @@ def test_correlation_and_fit_of_known_numbers():
     assert np.isnan(study_structures._pearson(x, np.ones(5)))
     assert study_structures._fit(x[:, None], 3 * x + 1) == pytest.approx(1)
     assert np.isnan(study_structures._fit(x[:2, None], x[:2]))
+
+
+def test_the_cost_of_the_lattice_is_measured_step_by_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lattice_algebra.main(["--neurons", "64,65", "--json", str(tmp_path / "cost.json")]) == 0
+    rows = json.loads((tmp_path / "cost.json").read_text())["rows"]
+    assert {r["n"] for r in rows} == {64, 65}
+    assert len(rows) == 14
+    assert all(r["seconds"] >= 0 and r["peak_over_bit_matrix"] > 0 for r in rows)
+    assert capsys.readouterr().out.count("together") == 2
+    monkeypatch.setitem(lattice_algebra.GOALS, 64, 0.0)
+    assert lattice_algebra.main(["--neurons", "64"]) == 5
