@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from sparsecirc._pattern import Pattern
-from sparsecirc.patterns import Explained
+from sparsecirc.patterns import Explained, combined_digest
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,11 @@ class PruneReport:
         size = sum(p.shape[0] * p.shape[1] for p in self.patterns.values())
         return sum(p.nnz for p in self.patterns.values()) / size if size else 0.0
 
+    @property
+    def digest(self) -> str:
+        """16 hex digits over the names and patterns, as `Masks.digest`; the same in every run."""
+        return combined_digest(self.patterns)
+
     def table(self, *, per_gate: bool = False) -> str:
         """Plain-text table; ends with what was skipped and why."""
         skips = [f"skipped {name}: {why}" for name, why in self.skipped]
@@ -92,6 +97,7 @@ class PruneReport:
         return json.dumps(
             {
                 "density": self.density,
+                "digest": self.digest,
                 "weights": [asdict(r) for r in self.rows],
                 "skipped": [{"name": n, "reason": w} for n, w in self.skipped],
             }

@@ -49,6 +49,7 @@ def bench(
     """Measure microseconds per time step of the program and of each engine, on the same input."""
     from sparsecirc._bench import ENGINES, engines_named
     from sparsecirc._bench import bench as measure
+    from sparsecirc.cli._facts import mask_hash
     from sparsecirc.cli._models import load
     from sparsecirc.cli._outputs import check_free, record, write_json
 
@@ -72,7 +73,13 @@ def bench(
             progress=lambda name: advance(1, name),
             clock=time.process_time if counted is Clock.PROCESSOR else None,
         )
-    document = {"model": spec.text, "input": loaded.input_note, "clock": counted.value, **report.to_json()}
+    document = {
+        "model": spec.text,
+        "mask_hash": mask_hash(loaded.graph, loaded.origin),
+        "input": loaded.input_note,
+        "clock": counted.value,
+        **report.to_json(),
+    }
     record(loaded.directory, "bench.json", document)
     if output is not None:
         write_json(output, document)

@@ -40,6 +40,7 @@ def compile_(
     from sparsecirc._compile import compile as compile_graph
     from sparsecirc._target import Target
     from sparsecirc._tuning import USER_CACHE
+    from sparsecirc.cli._facts import mask_hash
     from sparsecirc.cli._models import load
     from sparsecirc.cli._outputs import check_free
 
@@ -59,6 +60,7 @@ def compile_(
         "program": path,
         "packed_bytes": program.packed_bytes,
         "density": loaded.graph.density,
+        "mask_hash": mask_hash(loaded.graph, loaded.origin),
         "explain": explained.to_json(),
     }
     out.data(document, str(explained), f"packed weights: {human_bytes(program.packed_bytes)}")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sparsecirc._pattern import Pattern
 from sparsecirc.ir import Conv, Embedding, Graph, Node, Recurrent, interpret
+from sparsecirc.patterns import combined_digest
 
 STARVED = 0.2
 """A gate whose density is below this part of its weight's density is reported."""
@@ -52,6 +53,22 @@ def measure_activity(graph: Graph, x: Mapping[str, NDArray[Any]]) -> Activity:
 def live_patterns(graph: Graph) -> dict[str, Pattern]:
     """Pattern by weight name, of the weights that have one."""
     return {v.name: v.pattern for v in graph.weights() if v.role in v.node.patterns}
+
+
+def mask_hash(graph: Graph, origin: Mapping[str, Any]) -> str:
+    """16 hex digits over the live connections, and over the units that are left where some were taken out.
+
+    Args:
+        graph: the network.
+        origin: how its torch module is built again, see `Loaded`.
+    """
+    patterns = live_patterns(graph)
+    for k, layers in enumerate(origin.get("kept_units", ())):
+        for name, numbers in layers.items():
+            flags = np.zeros((1, 1 + max(numbers)), bool)
+            flags[0, numbers] = True
+            patterns[f"{k}: units of {name}"] = Pattern.from_mask(flags, "units")
+    return combined_digest(patterns)
 
 
 def pattern_name(pattern: Pattern) -> str:

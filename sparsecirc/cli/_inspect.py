@@ -32,7 +32,7 @@ def inspect(
     seed: Annotated[int, typer.Option("--seed", help="Seed of that input where the model brings none.")] = 0,
 ) -> None:
     """Show every weight: shape, live connections, gates, detected pattern, bytes, operations and predicted time."""
-    from sparsecirc.cli._facts import graph_warnings, measure_activity, weight_rows
+    from sparsecirc.cli._facts import graph_warnings, mask_hash, measure_activity, weight_rows
     from sparsecirc.cli._models import load
 
     wanted = _sparsities(what_if, pattern)
@@ -49,6 +49,7 @@ def inspect(
     warnings = [*graph_warnings(graph), *loaded.notes]
     document = {
         "model": spec.text,
+        "mask_hash": mask_hash(loaded.graph, loaded.origin),
         "spiking": graph.spiking,
         "batch_first": graph.batch_first,
         "dt": graph.dt,

@@ -322,4 +322,18 @@ def torch_model(loaded: Loaded, out: Out) -> Any:
         model = build(str(arch or (match["arch"] if match else "")))
     else:
         raise UsageError(f"{loaded.directory} does not say how to build its torch model: leave torch out")
+    for numbers in origin.get("kept_units", []):
+        model = smaller_model(loaded, model, numbers)
     return fill(model, read_checkpoint(weights, False), weights)
+
+
+def smaller_model(loaded: Loaded, model: Any, kept: Mapping[str, Any]) -> Any:
+    """A copy of a torch module of this source that has only the units of these numbers left, by layer.
+
+    Raises:
+        UnsupportedError: a layer cannot be made smaller.
+    """
+    from sparsecirc import shrink_model
+
+    dt = loaded.spec.dt if loaded.spec.dt is not None else loaded.origin.get("dt")
+    return shrink_model(model, kept, example=_shown_input(loaded), dt=dt)

@@ -27,7 +27,7 @@ def prune(
     ] = None,
     pattern: Annotated[
         str | None,
-        typer.Option("--pattern", help="unstructured, block:16x1, 2:4, fan-in:8, rows or columns."),
+        typer.Option("--pattern", help="unstructured, block:16x1, 2:4, fan-in:8, rows, columns, or neurons."),
     ] = None,
     keep_diagonal: Annotated[
         bool | None,
@@ -126,7 +126,8 @@ def prune(
         for w in report["weights"]
     ]
     total = ("total", "", f"{report['nnz_before']:,}", f"{report['nnz']:,}", f"{report['density']:.1%}", "")
-    facts = [f"mask hash {report['mask_hash']}"]
+    facts = [f"{name}: {n['before']} units, {n['after']} of them left" for name, n in report["units"].items()]
+    facts.append(f"mask hash {report['mask_hash']}")
     if report["accuracy"] is not None:
         accuracy = report["accuracy"]
         facts.append(

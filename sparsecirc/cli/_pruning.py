@@ -13,16 +13,17 @@ import numpy as np
 from sparsecirc._files import write_atomic
 from sparsecirc._pattern import Pattern
 from sparsecirc.cli._console import Out
-from sparsecirc.cli._facts import live_patterns
+from sparsecirc.cli._facts import live_patterns, mask_hash
 from sparsecirc.cli._models import GRAPH_FILE, MASKS_FILE, MODEL_FILE, Loaded
 from sparsecirc.cli._outputs import staged, write_json, write_manifest
-from sparsecirc.cli._recipe import Recipe
+from sparsecirc.cli._recipe import NEURONS, Recipe
+from sparsecirc.cli._units import Smaller, without_units
 from sparsecirc.errors import UsageError
 from sparsecirc.ir import Graph, save_graph
-from sparsecirc.patterns import Explained, combined_digest, save_patterns
+from sparsecirc.patterns import Explained, save_patterns
 
 if TYPE_CHECKING:
-    from sparsecirc._prune import PruneReport
+    from sparsecirc._prune import PruneReport, Sparsity
 
 
 def run_recipe(out: Out, loaded: Loaded, recipe: Recipe, path: Path, *, resume: bool, force: bool) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def run_recipe(out: Out, loaded: Loaded, recipe: Recipe, path: Path, *, resume: 
         NothingMatchedError: the model has nothing to prune.
         Interrupted: stopped while training; what was reached is kept for ``--resume``.
     """
-    from sparsecirc._prune import plan
+    from sparsecirc._prune import PruneReport, plan
     from sparsecirc.cli._models import has_torch_model, torch_model
     from sparsecirc.cli._scoring import score_of
 
@@ -44,23 +45,33 @@ def run_recipe(out: Out, loaded: Loaded, recipe: Recipe, path: Path, *, resume: 
 
         fitted = fit(graph, load_data(recipe.data, out))
     model = torch_model(loaded, out) if fitted is not None or has_torch_model(loaded) else None
-    sparsity = recipe.sparsity_for(graph)
-    how = recipe.criteria(score_of(out, recipe, loaded, model, fitted))
-    planned = plan(graph, sparsity, **how)  # refuses before any training
+    score = score_of(out, recipe, loaded, model, fitted)
+    smaller: Smaller | None = None
+    sparsity: Sparsity = None
+    how: dict[str, Any] = {"score": score}
+    before = None
+    if recipe.pattern == NEURONS:
+        before = None if fitted is None else fitted.accuracy(model)
+        smaller = without_units(loaded, recipe, model, score)
+        loaded, model = smaller.loaded, smaller.loaded.model
+        planned = PruneReport({}, (), (), smaller.explanations)
+    else:
+        sparsity, how = recipe.sparsity_for(graph), recipe.criteria(score)
+        planned = plan(graph, sparsity, **how)  # refuses before any training
     if fitted is None:
         if resume:
             raise UsageError("nothing to resume: only a run with --data and --epochs can be interrupted halfway")
         if model is not None:
             apply_patterns(model, planned.patterns)
-        pruned = graph.with_patterns(planned.patterns)
+        pruned = loaded.graph.with_patterns(planned.patterns)
         accuracy = None
     else:
         from sparsecirc.cli._training import Job, train
 
-        job = Job(loaded, recipe, model, fitted, planned, sparsity, how)
+        job = Job(loaded, recipe, model, fitted, planned, sparsity, how, before)
         planned, accuracy = train(out, job, path, resume=resume, force=force)
         pruned = _graph_of(loaded, model, planned.patterns)
-    report = _report(loaded, recipe, graph, pruned, planned, accuracy)
+    report = _report(loaded, recipe, graph, pruned, planned, accuracy, smaller)
     with staged(path, force=force) as stage:
         write_all(stage, loaded, recipe, model, pruned, report, planned.explanations)
     return report
@@ -83,7 +94,13 @@ def _graph_of(loaded: Loaded, model: Any, patterns: Mapping[str, Pattern]) -> Gr
 
 
 def _report(
-    loaded: Loaded, recipe: Recipe, before: Graph, after: Graph, planned: PruneReport, accuracy: dict[str, Any] | None
+    loaded: Loaded,
+    recipe: Recipe,
+    before: Graph,
+    after: Graph,
+    planned: PruneReport,
+    accuracy: dict[str, Any] | None,
+    smaller: Smaller | None,
 ) -> dict[str, Any]:
     old = {v.name: v.pattern for v in before.weights()}
     weights = []
@@ -108,7 +125,8 @@ def _report(
         "nnz_before": sum(p.nnz for p in old.values()),
         "nnz": sum(w["nnz"] for w in weights),
         "density": after.density,
-        "mask_hash": combined_digest(live_patterns(after)),
+        "mask_hash": mask_hash(after, loaded.origin),
+        "units": {} if smaller is None else smaller.counts(),
         "skipped": [list(s) for s in planned.skipped],
         "accuracy": accuracy,
         "explanations": [name for name, _ in _explained(planned.explanations)],

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 PATTERN_FORMS = "unstructured, block:ROWSxCOLS (block:16x1), N:M (2:4), fan-in:K (fan-in:8), rows, columns"
+NEURONS = "neurons"
 _WORDS = ("unstructured", "rows", "columns")
 _BLOCK = re.compile(r"block:(\d+)x(\d+)")
 _N_M = re.compile(r"(\d+):(\d+)")
@@ -104,9 +105,9 @@ class Recipe(BaseModel):
     @field_validator("pattern")
     @classmethod
     def _known_pattern(cls, text: str) -> str:
-        if text in _WORDS or any(form.fullmatch(text) for form in (_BLOCK, _N_M, _FAN_IN)):
+        if text in (*_WORDS, NEURONS) or any(form.fullmatch(text) for form in (_BLOCK, _N_M, _FAN_IN)):
             return text
-        raise ValueError(f"expected one of {PATTERN_FORMS}")
+        raise ValueError(f"expected one of {PATTERN_FORMS}, {NEURONS}")
 
     def pattern_maker(self) -> Callable[..., Any]:
         """The chosen pattern as the library's callable.
@@ -163,7 +164,7 @@ class Recipe(BaseModel):
         """
         from sparsecirc import scores
 
-        if self.method is Method.LATTICE and self.pattern != "unstructured":
+        if self.method is Method.LATTICE and self.pattern not in ("unstructured", NEURONS):
             return scores.lattice(self._lattice())  # any other pattern is ranked by how much of the order it carries
         return scores.random(self.seed) if self.method is Method.RANDOM else scores.magnitude
 
@@ -181,6 +182,22 @@ class Recipe(BaseModel):
             "scope": _prune.Scope(self.scope.value),
             "select": self._select(),
         }
+
+    def lattice_of_neurons(self) -> Lattice:
+        """The lattice that tells which neurons are irreducible.
+
+        Raises:
+            UsageError: its options contradict each other.
+        """
+        from sparsecirc import patterns
+
+        return patterns.lattice(
+            adjacency=patterns.Adjacency(self.lattice_adjacency.value),
+            order=patterns.Order(self.lattice_order.value),
+            keep=patterns.Keep.BOTH,
+            threshold=self.lattice_threshold,
+            centrality=self.lattice_centrality,
+        )
 
     def _lattice(self) -> Lattice:
         """The lattice that the options describe.

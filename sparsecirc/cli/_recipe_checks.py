@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
-from sparsecirc.cli._choices import Budget, Method, Schedule
+from sparsecirc.cli._choices import Budget, Method, Schedule, Scope
 from sparsecirc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def _contradictions(r: Recipe, options: Collection[str]) -> Iterator[tuple[str, 
     if r.budget is not Budget.UNIFORM and (r.sparsities or r.sparsity_is_implied):
         other = "sparsities" if r.sparsities else "a pattern or threshold that fixes the sparsity"
         yield "budget", f"budget '{r.budget.value}' shares one sparsity among the weights and excludes {other}"
+    yield from _of_neurons(r)
     if r.keep_diagonal and r.pattern in ("rows", "columns"):
         yield "keep_diagonal", f"pattern '{r.pattern}' removes whole lines: it cannot keep a diagonal"
     if r.keep_diagonal and r.method is Method.LATTICE and r.pattern == "unstructured":
@@ -76,6 +77,27 @@ def _contradictions(r: Recipe, options: Collection[str]) -> Iterator[tuple[str, 
             "keep_diagonal",
             "method 'lattice' chooses by the order alone: keep-diagonal needs another pattern or method",
         )
+
+
+def _of_neurons(r: Recipe) -> Iterator[tuple[str, str]]:
+    if r.pattern != "neurons":
+        return
+    lead = "pattern 'neurons' takes whole units out of the network"
+    if r.schedule is not Schedule.ONE_SHOT:
+        yield "schedule", f"{lead}, before training: use --schedule one-shot"
+    for name, said in (
+        ("sparsities", bool(r.sparsities)),
+        ("budget", r.budget is not Budget.UNIFORM),
+        ("keep_diagonal", r.keep_diagonal),
+        ("include", bool(r.include)),
+        ("exclude", bool(r.exclude)),
+        ("scope", r.scope is not Scope.PER_GATE),
+    ):
+        if said:
+            yield name, f"{lead}: {name.replace('_', '-')} says nothing about that, leave it out"
+    if r.method is Method.LATTICE and (r.sparsity is not None or r.lattice_per_gate):
+        name = "sparsity" if r.sparsity is not None else "lattice_per_gate"
+        yield name, f"{lead}, and the lattice decides which by one order: leave {name.replace('_', '-')} out"
 
 
 def _left_over(r: Recipe, options: Collection[str]) -> Iterator[tuple[str, str]]:

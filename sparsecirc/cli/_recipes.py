@@ -81,13 +81,13 @@ def _copy(out: Out, name: str, target: Path, force: bool) -> None:
 
 
 def _validate(out: Out, files: list[str]) -> None:
-    from sparsecirc.cli._recipe import make_recipe
+    from sparsecirc.cli._recipe import NEURONS, make_recipe
     from sparsecirc.cli._recipe_file import recipe_path
 
     checked = []
     for name in files:
         recipe = make_recipe(recipe_path(Path(name)), {})
-        recipe.criteria()  # sizes of patterns, options of lattices
+        _ = recipe.lattice_of_neurons() if recipe.pattern == NEURONS else recipe.criteria()  # sizes, lattice options
         checked.append({"file": name, "ok": True, "recipe": recipe.model_dump(mode="json")})
     out.data({"recipes": checked}, "\n".join(f"{c['file']}: ok" for c in checked))
 

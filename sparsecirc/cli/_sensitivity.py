@@ -50,6 +50,7 @@ def sensitivity(
     """Prune each weight and gate alone: loss, drift of the state over time, what is safe, and a recipe for all."""
     from sparsecirc._sensitivity import LEVELS
     from sparsecirc._sensitivity import sensitivity as measure
+    from sparsecirc.cli._facts import mask_hash
     from sparsecirc.cli._models import load
     from sparsecirc.cli._outputs import check_free
     from sparsecirc.cli._recipe import Recipe, make_recipe, numbers
@@ -74,7 +75,12 @@ def sensitivity(
             loaded.graph, x, labels=labels, lengths=lengths, levels=wanted, tolerance=tolerance,
             pattern=how["pattern"], select=how["select"], progress=advance,
         )  # fmt: skip
-    document = {"model": spec.text, "input": note, **found.to_json()}
+    document = {
+        "model": spec.text,
+        "mask_hash": mask_hash(loaded.graph, loaded.origin),
+        "input": note,
+        **found.to_json(),
+    }
     head, cells = found.cells()
     shown = [f"{name}:" if name in ("weight", "loss", "drift") else name for name in head]
     out.data(document, table(shown, cells), "\n".join([*found.notes(), f"input: {note}"]))

@@ -46,6 +46,7 @@ class Job:
         planned: what pruning it now gives.
         sparsity: in the end, as for ``prune``.
         how: score, pattern, scope and selection, as the library's ``prune`` takes them.
+        before: accuracy before anything was done, where that is not the model's own.
     """
 
     loaded: Loaded
@@ -55,6 +56,7 @@ class Job:
     planned: PruneReport
     sparsity: Sparsity
     how: Mapping[str, Any]
+    before: float | None = None
 
 
 def partial_path(path: Path) -> Path:
@@ -179,7 +181,7 @@ class Run:
     def start(self) -> None:
         """Measure the network as it is, then prune it unless the schedule does that later."""
         torch.manual_seed(self.recipe.seed)
-        self.before = self._test.accuracy(self.model)
+        self.before = self._test.accuracy(self.model) if self._job.before is None else self._job.before
         if self.rule is None:
             self.masks.update(self._job.planned.patterns)
         self.masks.attach(self.optimizer)

@@ -37,6 +37,7 @@ def verify(
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Compare the program with the interpreter, and further computations of the same network; exit 4 if one differs."""
+    from sparsecirc.cli._facts import mask_hash
     from sparsecirc.cli._models import load
     from sparsecirc.cli._outputs import check_free, record, write_json
     from sparsecirc.ir import interpret
@@ -55,11 +56,14 @@ def verify(
             advance(1, name.value)
     document = {
         "model": spec.text, "batch": batch, "seq_len": steps, "input": loaded.input_note,
+        "mask_hash": mask_hash(loaded.graph, loaded.origin),
         "ok": all(r.ok for r in rows), "rows": [{**asdict(r), "ok": r.ok} for r in rows],
     }  # fmt: skip
     if reports:
         record(
-            loaded.directory, "verify.json", {**reports[0].to_json(), "ok": document["ok"], "rows": document["rows"]}
+            loaded.directory,
+            "verify.json",
+            {**reports[0].to_json(), **{key: document[key] for key in ("mask_hash", "ok", "rows")}},
         )
     if output is not None:
         write_json(output, document)

@@ -14,8 +14,9 @@ import pytest
 from cli_support import Cli, gru_graph
 from safetensors.numpy import load_file
 
+import sparsecirc as sc
 from sparsecirc.cli._recipe_file import SHIPPED
-from sparsecirc.ir import save_graph
+from sparsecirc.ir import load_graph, save_graph
 from sparsecirc.patterns import load_patterns
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -162,6 +163,57 @@ def test_the_kernel_budget_knows_convolutions(cli: Cli) -> None:
     assert linear[0] != linear[1]
 
 
+def test_neurons_leave_and_matrices_shrink(cli: Cli) -> None:
+    report = prune(cli, "a", "-s", "0.5", "--pattern", "neurons")
+    assert report["units"] == {"rnn.l0": {"before": 16, "after": 8}}
+    assert {w["name"]: w["shape"] for w in report["weights"]} == {
+        "rnn.l0.ih": [24, 8], "rnn.l0.hh": [24, 8], "fc.weight": [10, 8]
+    }  # fmt: skip
+    whole, small = importlib.import_module("methodnets").build(), load_graph("a/graph.safetensors")
+    keep = sc.rank_units(sc.to_graph(whole), 0.5)
+    expected = sc.remove_units(sc.to_graph(whole), keep)
+    np.testing.assert_array_equal(small.node("rnn.l0").params["hh"], expected.node("rnn.l0").params["hh"])
+    # The torch module is built again from its factory, also after units were taken out twice.
+    assert cli("verify", "a", "--against", "interpret,torch").code == 0
+    again = prune(cli, "b", "-s", "0.5", "--pattern", "neurons", model="a")
+    assert again["units"]["rnn.l0"]["after"] == 4
+    assert cli("verify", "b", "--against", "interpret,torch").code == 0
+    third = prune(cli, "c", "-s", "0.5", "--data", "digits", "--epochs", "1", model="b")
+    assert third["mask_hash"] not in (again["mask_hash"], report["mask_hash"])
+    assert cli("verify", "c", "--against", "torch").code == 0
+    assert prune(cli, "d", "-s", "0.5", "--pattern", "neurons")["mask_hash"] == report["mask_hash"]
+    other = prune(cli, "e", "-s", "0.5", "--pattern", "neurons", "--method", "random")
+    assert other["mask_hash"] != report["mask_hash"]
+
+
+def test_every_result_of_a_directory_has_its_mask_hash(cli: Cli) -> None:
+    for name, pattern in (("a", "unstructured"), ("b", "neurons")):
+        wanted = prune(cli, name, "-s", "0.5", "--pattern", pattern)["mask_hash"]
+        assert cli("compile", name, "--no-cache", "--json").json["mask_hash"] == wanted
+        assert cli("verify", name, "--json").json["mask_hash"] == wanted
+        assert cli("inspect", name, "--json").json["mask_hash"] == wanted
+        assert cli("sensitivity", name, "--levels", ".5", "--json").json["mask_hash"] == wanted
+        cli("bench", name, "--engines", "sparsecirc", "--min-secs", "0.01", "--seq-len", "3")
+        for file in ("verify.json", "bench.json", "manifest.json"):
+            assert json.loads(Path(name, file).read_text())["mask_hash"] == wanted
+
+
+def test_reducible_neurons_leave_with_a_reason(cli: Cli) -> None:
+    report = prune(cli, "a", "--pattern", "neurons", "--method", "lattice")
+    why = json.loads(Path("a/why.json").read_text())
+    left = sum(n["irreducible"] for n in why["neurons"] if n["layer"] == "rnn.l0")
+    assert report["units"]["rnn.l0"]["after"] == left < 16
+    assert report["explanations"] == ["why.txt", "why.json", "why.svg"]
+
+
+def test_neurons_are_trained_on_and_of_graphs_too(cli: Cli, gru_file: Path) -> None:
+    args = ("-s", "0.5", "--pattern", "neurons", "--method", "taylor", "--data", "digits", "--epochs", "3")
+    report = prune(cli, "a", *args, "--learning-rate", "0.01")
+    assert report["accuracy"]["pruned"] > report["accuracy"]["dense"] + 0.2
+    assert load_file("a/model.safetensors")["rnn.weight_hh_l0"].shape == (24, 8)
+    assert prune(cli, "b", "-s", "0.25", "--pattern", "neurons", model=str(gru_file))["units"]["rnn.l0"]["after"] == 12
+
+
 TRAIN = ("--data", "digits", "--batch-size", "64")
 
 
@@ -213,6 +265,7 @@ def test_the_last_share_of_a_search_is_judged(cli: Cli) -> None:
         ("--schedule", "until-drop", "--tolerance", "1", "--share", "0.5"),
         ("--schedule", "cubic", "--method", "movement"),
         ("--schedule", "cubic", "--method", "taylor", "--score-samples", "64"),
+        ("--pattern", "neurons"),
     ],
 )
 def test_an_interrupted_run_goes_on_to_the_same_bits(
@@ -270,6 +323,10 @@ TRAINED = ("--data", "digits", "--epochs", "2")
         (("--method", "lattice", "--keep-diagonal"), ("by the order alone",)),
         (("--pattern", "rows", "--scope", "global"), ("rows",)),
         (("--pattern", "row"), ("'row'", "rows, columns")),
+        (("--pattern", "neurons", *TRAINED, "--schedule", "cubic"), ("whole units", "--schedule one-shot")),
+        (("--pattern", "neurons", "--include", "*.hh"), ("whole units", "include says nothing")),
+        (("--pattern", "neurons", "--budget", "erdos-renyi"), ("budget says nothing",)),
+        (("--pattern", "neurons", "--method", "lattice", "-s", "0.5"), ("the lattice decides", "leave sparsity out")),
     ],
 )
 def test_what_cannot_be_is_refused(cli: Cli, options: tuple[str, ...], words: tuple[str, ...]) -> None:
