@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sparsecirc.export.nir import export_nir as export_nir
     from sparsecirc.export.onnx import export_onnx as export_onnx
     from sparsecirc.frontends import from_nir as from_nir
+    from sparsecirc.frontends import from_onnx as from_onnx
     from sparsecirc.frontends import from_snntorch as from_snntorch
     from sparsecirc.frontends import from_torch as from_torch
     from sparsecirc.frontends import to_graph as to_graph
@@ -55,6 +56,7 @@ _HOME = {
     "export_onnx": "export.onnx",
     "fits": "hardware",
     "from_nir": "frontends",
+    "from_onnx": "frontends",
     "from_snntorch": "frontends",
     "from_torch": "frontends",
     "interpret": "ir",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sparsecirc.cli._command import ModelSpec
 from sparsecirc.cli._console import Out
 from sparsecirc.cli._outputs import read_manifest
-from sparsecirc.errors import FileFormatError, MissingExtraError, UnsupportedError, UsageError
+from sparsecirc.errors import FileFormatError, MissingExtraError, UsageError
 from sparsecirc.ir import Graph, load_graph
 
 if TYPE_CHECKING:
@@ -148,13 +148,13 @@ def load(spec: ModelSpec, out: Out) -> Loaded:
 
         return Loaded(spec, path.stem, stored=from_nir(path), origin={"model": text})
     if suffix == ".onnx":
-        raise UnsupportedError(
-            f"{text} is an ONNX model, which cannot be read yet: give the torch model as pkg.mod:factory, or a "
-            "checkpoint with --arch"
-        )
+        from sparsecirc.frontends import from_onnx
+
+        read = from_onnx(path, dt=spec.dt)
+        return Loaded(spec, path.stem, stored=read, origin={"model": text}, notes=tuple(read.meta.get("notes", ())))
     raise FileFormatError(
         f"model {text} has the unknown format '{suffix or 'no extension'}': expected .safetensors, .pt, .pth, .ckpt, "
-        ".nir, or an output directory of ours"
+        ".nir, .onnx, or an output directory of ours"
     )
 
 
