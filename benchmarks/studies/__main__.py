@@ -16,12 +16,11 @@ from benchmarks.studies._page import write_page
 from benchmarks.studies._reber import REBER
 from benchmarks.studies._run import Progress, run, wall_clock
 from benchmarks.studies._structures import STRUCTURES
-from benchmarks.studies._study import Setting, Study
+from benchmarks.studies._study import SEEDS, Setting, Study
 from sparsecirc._files import write_atomic
 from sparsecirc.errors import SparsecircError
 
 STUDIES: dict[str, Study] = {study.name: study for study in (DST_STUDY, EXPORTS, G2G_STUDY, LATTICE, REBER, STRUCTURES)}
-SEEDS = (0, 1, 2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

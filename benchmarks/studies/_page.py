@@ -12,7 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.studies._study import AnyRow, Setting, Study
+from benchmarks.studies._study import SEEDS, AnyRow, Setting, Study
 from sparsecirc._bench import Host
 from sparsecirc._files import write_atomic
 
@@ -35,13 +35,15 @@ def write_page(study: Study, setting: Setting, rows: Sequence[AnyRow], folder: P
     """``<name>.md``, ``<name>.json`` and the drawings of a study."""
     page = study.page(rows, setting)
     made = commit()
-    command = f"python -m benchmarks.studies {study.name}{' --quick' if setting.quick else ''} --out docs/studies"
+    seeds = ",".join(map(str, setting.seeds))
+    asked = f"{' --quick' if setting.quick else ''}{'' if setting.seeds == SEEDS else f' --seeds {seeds}'}"
+    command = f"python -m benchmarks.studies {study.name}{asked} --out docs/studies"
     head = [
         f"# {study.title}",
         "",
         f"Source: {study.source}.",
         "",
-        f"Made by `{command}` at commit {made}, seeds {', '.join(map(str, setting.seeds))}; "
+        f"Made by `{command}` at commit {made}, {'seed' if len(setting.seeds) == 1 else 'seeds'} {seeds}; "
         f"{replace(Host.here(1), commit='').line()}. All rows: [{study.name}.json]({study.name}.json).",
         "",
         "",

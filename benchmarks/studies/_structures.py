@@ -48,7 +48,7 @@ class Sizes:
     epochs: int
 
 
-FULL = Sizes(tuple(KINDS), 5, 15)
+FULL = Sizes(tuple(KINDS), 8, 15)
 QUICK = Sizes(("rnn_tanh", "gru"), 2, 2)
 
 

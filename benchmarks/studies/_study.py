@@ -25,6 +25,10 @@ class AnyRow(Protocol):
         ...
 
 
+SEEDS = (0, 1, 2)
+"""Of a full study, unless others are asked for."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One pruned network.
