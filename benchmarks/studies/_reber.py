@@ -130,9 +130,9 @@ def _unlearned(dense: Mapping[str, Sequence[Row]]) -> list[str]:
     return [
         f"**{' and '.join(found)} did not learn the task here.** 22 % of all strings are invalid because a first "
         "branch is followed by the body of the other; whoever tells only the foreign letters of the rest is right in "
-        "78 % of the strings, and that is where these networks stay: what the third letter says has to be held for some "
-        "twenty steps, through which a plain recurrence passes little of a gradient. The thesis' networks did learn "
-        "it; its figures for these cells stand beside ours without being comparable."
+        "78 % of the strings, and that is where these networks stay: what the third letter says has to be held for "
+        "some twenty steps, through which a plain recurrence passes little of a gradient. The thesis' networks did "
+        "learn it; its figures for these cells stand beside ours without being comparable."
     ]
 
 
