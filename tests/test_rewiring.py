@@ -17,9 +17,10 @@ from torch import nn  # noqa: E402
 from sparsecirc import Masks, Pattern  # noqa: E402
 from sparsecirc.errors import NothingMatchedError, UnsupportedError, UsageError  # noqa: E402
 from sparsecirc.nn import SparseGRU, SparseLinear, SparseLSTM, SparseRLIF, SparseRNN, SparseWeight  # noqa: E402
+from sparsecirc.nn._weight import distinct  # noqa: E402
 from sparsecirc.patterns import contiguous, dale_signs, exchange, interleaved, modular  # noqa: E402
 from sparsecirc.rules import G2G, SET, Dale, DeepR, Rewire, RigL, Rule, Signals, cosine, drop, grow  # noqa: E402
-from sparsecirc.rules._rewiring._choice import Candidates, highest, some_of  # noqa: E402
+from sparsecirc.rules._rewiring._choice import Candidates, highest  # noqa: E402
 from sparsecirc.rules._rewiring._sides import Sides, normalised  # noqa: E402
 
 WAYS = {
@@ -119,10 +120,22 @@ def test_the_best_are_those_of_the_whole_matrix(rows, cols, density, seed, n):
     pattern = random_pattern(rows, cols, density, seed)
     scores = rng.integers(-3, 3, (rows, cols)).astype(np.float32)  # with many ties
     scores[rng.random((rows, cols)) < 0.1] = np.nan
-    found = Candidates(pattern).best(n, lambda a, b: scores[a:b])
+    found = Candidates(pattern).best(n, lambda a, b: scores[a:b].copy())
     free = np.where(pattern.mask() | np.isnan(scores), -np.inf, scores).ravel()
     order = np.argsort(-free, kind="stable")[: min(n, int(np.isfinite(free).sum()))]
     assert np.array_equal(found, np.sort(order))
+
+
+@pytest.mark.parametrize("peak", [0, 77, 896])
+def test_a_guessed_bound_loses_none_of_the_best(peak):
+    rng = np.random.default_rng(0)
+    scores, pattern = rng.random((900, 8)).astype(np.float32), random_pattern(900, 8, 0.2, 1)
+    scores[peak : peak + 4] += 1  # rows that a guess may take for all of them
+    for n in (1, 50, 400, 4000, 6000):
+        found = Candidates(pattern).best(n, lambda a, b: scores[a:b].copy())
+        free = np.where(pattern.mask(), -np.inf, scores).ravel()
+        order = np.argsort(-free, kind="stable")[: min(n, int(np.isfinite(free).sum()))]
+        assert np.array_equal(found, np.sort(order))
 
 
 def test_the_best_do_not_depend_on_the_blocks(monkeypatch):
@@ -133,7 +146,7 @@ def test_the_best_do_not_depend_on_the_blocks(monkeypatch):
     found = []
     for block in (1, 100, 1 << 18):
         monkeypatch.setattr(choice, "BLOCK", block)
-        found.append(Candidates(pattern).best(17, lambda a, b: scores[a:b]))
+        found.append(Candidates(pattern).best(17, lambda a, b: scores[a:b].copy()))
     assert np.array_equal(found[0], found[1])
     assert np.array_equal(found[0], found[2])
 
@@ -160,7 +173,7 @@ def test_few_of_many_are_different_and_fair():
     generator = torch.Generator().manual_seed(0)
     counts = np.zeros(40)
     for _ in range(2000):
-        found = some_of(40, 5, generator)
+        found = distinct(40, 5, generator)
         assert len(set(found.tolist())) == 5
         counts[found] += 1
     assert np.abs(counts / 2000 - 5 / 40).max() < 0.04

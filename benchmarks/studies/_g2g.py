@@ -32,7 +32,7 @@ from benchmarks.studies._wired import (
 from benchmarks.studies._wired import table as table_of
 from benchmarks.studies._wired_page import bars
 from sparsecirc.patterns import Tiered, g2g
-from sparsecirc.rules import G2G, SET, DeepR, Rewire, RigL, Signals, Stdp, drop, grow
+from sparsecirc.rules import G2G, SET, DeepR, Rewire, RigL, Signals, Stdp, cosine, drop, grow
 
 Case = tuple[str, str]
 """Data set and network."""
@@ -72,6 +72,11 @@ def fast(model: nn.Module, optimizer: torch.optim.Optimizer, _steps: int, **how:
 def kept_modules(wiring: str, seed: int, model: nn.Module, optimizer: torch.optim.Optimizer, _steps: int) -> Rewire:
     """As `fast`, inside and between groups as many as before."""
     return G2G(model, optimizer, every=FAST, fraction=SHARE, modules=tiers_of(model, wiring, seed))
+
+
+def fading(epochs: int, model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, **how: Any) -> Rewire:
+    """Every 100 steps, 10 % at first and ever less until three quarters of training: what grows has time to learn."""
+    return G2G(model, optimizer, every=FAST, fraction=cosine(2 * SHARE, max(1, 3 * epochs * steps // 4)), **how)
 
 
 def by_timing(model: nn.Module, optimizer: torch.optim.Optimizer, _steps: int) -> Rewire:
@@ -120,6 +125,12 @@ def dst_rules(epochs: int, seed: int) -> list[tuple[str, str, MakeRule | None]]:
     pairs = [("three", "hebb"), ("three", "random"), ("three", "gradient"), ("magnitude", "hebb"), ("random", "hebb"),
              ("correlation", "hebb")]  # fmt: skip
     made += [("g2g_mixer", f"g2g {a}+{b}", partial(fast, drop=PRUNE[a], grow=GROW[b])) for a, b in pairs]
+    made += [
+        ("er", "g2g three+hebb, fading", partial(fading, epochs)),
+        ("g2g_mixer", "g2g three+hebb, fading", partial(fading, epochs)),
+        ("g2g_mixer", "g2g magnitude+hebb, fading", partial(fading, epochs, drop=drop.magnitude)),
+        ("g2g_mixer", "g2g magnitude+random, fading", partial(fading, epochs, drop=drop.magnitude, grow=grow.random)),
+    ]
     return made
 
 

@@ -151,8 +151,28 @@ def random_pattern(rows: int, cols: int, density: float | None, maker: PatternMa
         raise UsageError(f"density is {density}: expected a number above 0, up to 1; 0.1 keeps one connection in ten")
     if density == 1.0 and maker is None:
         return Pattern.full(rows, cols)
-    make = unstructured if maker is None else maker
-    return Pattern.stack(make(_random_scores(rows // blocks, cols), 1.0 - density) for _ in range(blocks))
+    if maker is None:
+        return Pattern.stack(_any(rows // blocks, cols, density) for _ in range(blocks))
+    return Pattern.stack(maker(_random_scores(rows // blocks, cols), 1.0 - density) for _ in range(blocks))
+
+
+def _any(rows: int, cols: int, density: float) -> Pattern:
+    """As many connections as ``density`` says, each set of them as likely as any other; in memory of the live ones."""
+    keys = distinct(rows * cols, round(density * rows * cols))
+    indptr = np.searchsorted(keys, np.arange(rows + 1) * cols)
+    return Pattern((rows, cols), indptr.astype(np.int32), (keys % max(cols, 1)).astype(np.int32), unstructured.origin)
+
+
+def distinct(many: int, n: int, generator: torch.Generator | None = None) -> NDArray[np.int64]:
+    """``n`` different numbers below ``many``, ascending, each set of them as likely as any other."""
+    if n > many // 2:
+        return np.sort(torch.randperm(many, generator=generator)[:n].numpy())
+    found = np.zeros(0, np.int64)
+    while len(found) < n:  # draw, and draw again for what came twice
+        drawn = torch.randint(many, (n - len(found),), generator=generator).numpy()
+        merged = np.sort(np.concatenate([found, drawn]))
+        found = merged[np.diff(merged, prepend=-1) > 0]
+    return found
 
 
 def _random_scores(rows: int, cols: int) -> NDArray[np.float64]:

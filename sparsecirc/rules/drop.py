@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsecirc.rules._rewiring._choice import some_of
+from sparsecirc.nn._weight import distinct
 from sparsecirc.rules._rewiring._edges import Drop, Edges, lowest
 from sparsecirc.rules._rewiring._needs import Needs
 
@@ -39,7 +39,7 @@ def _magnitude(edges: Edges, n: int, may: NDArray[np.bool_]) -> Positions:
 
 def _random(edges: Edges, n: int, may: NDArray[np.bool_]) -> Positions:
     among = np.flatnonzero(may)
-    return np.asarray(among[some_of(len(among), n, edges.generator)])
+    return np.asarray(among[distinct(len(among), n, edges.generator)])
 
 
 def _correlation(edges: Edges, n: int, may: NDArray[np.bool_]) -> Positions:

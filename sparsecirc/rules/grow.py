@@ -43,7 +43,8 @@ def _gradient(edges: Edges, n: int) -> Keys:
     scores = edges.gradient()
 
     def steepness(start: int, stop: int) -> Floats:
-        return np.abs(scores.block(start, stop))
+        found = scores.block(start, stop)
+        return np.abs(found, out=found)
 
     return edges.candidates.best(n, steepness)
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sparsecirc._pattern import Pattern
+from sparsecirc._pattern import BoolArray, Pattern
+from sparsecirc.nn._weight import distinct
 from sparsecirc.patterns import Tiered, connection_keys
 
 BLOCK = 1 << 18
 """Scores that are held at once."""
 FEW = 1 / 16
 """Share of candidates among all connections from which on they are drawn blindly, and what is taken is thrown back."""
+
+STRIPS = 24
+"""Places at which the scores of four rows are looked at to guess a bound."""
 
 Keys = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -43,49 +46,90 @@ class Candidates:
             return rows * cols - self.pattern.nnz
         return int(self.modules.sizes(rows, cols)[self.tier]) - int(self.tiers_alive().sum())
 
-    def tiers_alive(self) -> NDArray[np.bool_]:
+    def tiers_alive(self) -> BoolArray:
         """Which live connections are of the tier, (nnz,)."""
         if self.modules is None:
             return np.ones(self.pattern.nnz, bool)
         tiers = self.modules.regions(self.pattern.shape, self.pattern.rows, self.pattern.indices)
         return np.asarray(tiers == self.tier)
 
-    def blocks(self) -> Any:
-        """(first row, last row + 1, dead connections of the tier among them (rows, cols)) from top to bottom."""
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """(first row, last row + 1) from top to bottom."""
         rows, cols = self.pattern.shape
-        height = max(1, BLOCK // max(cols, 1))
-        targets, sources = (None, None) if self.modules is None else self.modules.labels(rows, cols)
-        for at in range(0, rows, height):
-            end = min(rows, at + height)
-            low, high = self.pattern.indptr[at], self.pattern.indptr[end]
-            free = np.ones((end - at, cols), bool)
-            if self.modules is not None and targets is not None and sources is not None:
-                free &= self.modules.tier(targets[at:end, None], sources[None, :]) == self.tier
-            free[self.pattern.rows[low:high] - at, self.pattern.indices[low:high]] = False
-            yield at, end, free
+        high = max(1, BLOCK // max(cols, 1))
+        for at in range(0, rows, high):
+            yield at, min(rows, at + high)
+
+    def _elsewhere(self, start: int, stop: int) -> BoolArray:
+        """Which connections into the targets ``start:stop`` are of another tier, (stop - start, cols)."""
+        rows, cols = self.pattern.shape
+        if self.modules is None:
+            return np.zeros((stop - start, cols), bool)
+        targets, sources = self.modules.labels(rows, cols)
+        return np.asarray(self.modules.tier(targets[start:stop, None], sources[None, :]) != self.tier)
+
+    def others(self, start: int, stop: int) -> BoolArray:
+        """Which connections into the targets ``start:stop`` are none of the candidates: alive, or of another tier."""
+        out = self._elsewhere(start, stop)
+        low, high = self.pattern.indptr[start], self.pattern.indptr[stop]
+        out[self.pattern.rows[low:high] - start, self.pattern.indices[low:high]] = True
+        return out
 
     def best(self, n: int, score: Callable[[int, int], Scores]) -> Keys:
         """Keys (row * cols + column) of the ``n`` highest scores, ascending; of equal ones, those that come first.
 
+        A few rows are looked at first, to guess a bound above which there are somewhat more than ``n``; where the guess
+        was too high, all are looked at again without it.
+
         Args:
             n: fewer come back where fewer scores are numbers above -inf.
-            score: (first row, last row + 1) -> scores (rows, cols) of these rows; about 2^18 are held at once.
+            score: (first row, last row + 1) -> scores (rows, cols) of these rows, to be overwritten; about 2^18 are
+                held at once.
         """
-        cols = self.pattern.shape[1]
-        values, keys, bound = np.zeros(0, np.float32), np.zeros(0, np.int64), np.float32(-np.inf)
         if n <= 0:
-            return keys
-        for at, end, free in self.blocks():
+            return np.zeros(0, np.int64)
+        bound = self._guess(n, score)
+        found = self._above(bound, n, score)
+        return self._above(np.float32(-np.inf), n, score) if len(found) < n and bound > -np.inf else found
+
+    def _above(self, bound: np.float32, n: int, score: Callable[[int, int], Scores]) -> Keys:
+        """Keys of the ``n`` highest scores above ``bound``."""
+        cols = self.pattern.shape[1]
+        values, keys, many = [np.zeros(0, np.float32)], [np.zeros(0, np.int64)], 0
+        alive = connection_keys(self.pattern)
+        for at, end in self.blocks():
             scores = score(at, end)
-            with np.errstate(invalid="ignore"):
-                found = np.flatnonzero((scores > bound) & free)  # NaN is never above
-            values = np.concatenate([values, scores.ravel()[found]])
-            keys = np.concatenate([keys, found + at * cols])
-            if len(values) > 2 * n:
-                chosen = highest(values, n)
-                values, keys = values[chosen], keys[chosen]
-                bound = values.min()
-        return keys[highest(values, n)]
+            if self.modules is not None:
+                scores[self._elsewhere(at, end)] = -np.inf
+            low, high = self.pattern.indptr[at], self.pattern.indptr[end]
+            scores.ravel()[alive[low:high] - at * cols] = -np.inf
+            found = np.flatnonzero(scores > bound)  # NaN is never above
+            values.append(scores.ravel()[found])
+            keys.append(found + at * cols)
+            many += len(found)
+            if many > 4 * n:
+                all_values, all_keys = np.concatenate(values), np.concatenate(keys)
+                chosen = highest(all_values, n)
+                values, keys, many = [all_values[chosen]], [all_keys[chosen]], n
+                bound = values[0].min()
+        all_values = np.concatenate(values)
+        chosen = highest(all_values, n)
+        return np.asarray(np.concatenate(keys)[chosen])
+
+    def _guess(self, n: int, score: Callable[[int, int], Scores]) -> np.float32:
+        """A score that about 2 n candidates exceed, from strips of rows; -inf where few rows tell nothing."""
+        rows = self.pattern.shape[0]
+        if rows < 32 * STRIPS:
+            return np.float32(-np.inf)
+        seen = []
+        for at in np.linspace(0, rows - 4, STRIPS).astype(int).tolist():
+            scores = score(at, at + 4)
+            seen.append(scores[~self.others(at, at + 4) & (scores == scores)])
+        every = np.concatenate(seen)
+        wanted = int(2 * n * 4 * STRIPS / rows) + 8
+        if wanted >= len(every):
+            return np.float32(-np.inf)
+        return np.float32(np.partition(every, len(every) - wanted)[len(every) - wanted])
 
     def some(self, n: int, generator: torch.Generator) -> Keys:
         """Keys of ``n`` of them, each as likely as any other, ascending."""
@@ -95,8 +139,8 @@ class Candidates:
         if n <= 0:
             return np.zeros(0, np.int64)
         if free < FEW * rows * cols or n > free // 2:
-            every = np.concatenate([np.flatnonzero(dead) + at * cols for at, _, dead in self.blocks()])
-            return every[some_of(len(every), n, generator)]
+            every = np.concatenate([np.flatnonzero(~self.others(a, b)) + a * cols for a, b in self.blocks()])
+            return every[distinct(len(every), n, generator)]
         taken = connection_keys(self.pattern)
         found = np.zeros(0, np.int64)
         while len(found) < n:
@@ -110,19 +154,7 @@ class Candidates:
                 good &= self.modules.regions(self.pattern.shape, drawn // cols, drawn % cols) == self.tier
             merged = np.sort(np.concatenate([found, drawn[good]]))
             found = merged[np.diff(merged, prepend=-1) > 0]
-        return found[some_of(len(found), n, generator)]
-
-
-def some_of(many: int, n: int, generator: torch.Generator) -> NDArray[np.int64]:
-    """``n`` different numbers below ``many``, ascending, each as likely as any other."""
-    if n > many // 4:
-        return np.sort(torch.randperm(many, generator=generator)[:n].numpy())
-    found = np.zeros(0, np.int64)
-    while len(found) < n:  # few of many: draw, and draw again for what came twice
-        drawn = torch.randint(many, (n - len(found),), generator=generator).numpy()
-        merged = np.sort(np.concatenate([found, drawn]))
-        found = merged[np.diff(merged, prepend=-1) > 0]
-    return found
+        return found[distinct(len(found), n, generator)]
 
 
 def highest(scores: Scores, n: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ class Scored(Protocol):
     """A score for every connection, live or dead, a few rows at a time."""
 
     def block(self, start: int, stop: int) -> Floats:
-        """Of all connections into the targets ``start:stop``, (stop - start, cols)."""
+        """Of all connections into the targets ``start:stop``, (stop - start, cols); the caller may overwrite it."""
         ...
 
     def of(self, pattern: Pattern) -> Floats:

@@ -290,7 +290,8 @@ class DenseGradient:
 
     def block(self, start: int, stop: int) -> Floats:
         """Of the rows ``start:stop`` of the gate."""
-        return np.asarray(self.grad[self.start + start : self.start + stop].float().cpu().numpy())
+        part = self.grad[self.start + start : self.start + stop]
+        return np.array(part.float().cpu().numpy())  # a copy: the caller overwrites it
 
     def of(self, pattern: Any) -> Floats:
         """Of the live connections of the gate."""
