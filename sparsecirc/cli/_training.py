@@ -149,9 +149,10 @@ class Run:
         self._job = job
         self._score = job.how["score"]
         recipe = job.recipe
-        self.masks = Masks(
-            job.model, {n: p for n, p in live_patterns(job.loaded.graph).items() if n in job.planned.patterns}
-        )
+        # What was pruned before stays so, also where this run prunes other weights only.
+        known = {info.name for info in Masks(job.model, {}).weights()}
+        self.masks = Masks(job.model, {n: p for n, p in live_patterns(job.loaded.graph).items() if n in known})
+        how = {**job.how, "select": lambda info: info.name in job.planned.patterns}
         self.optimizer = torch.optim.Adam(job.model.parameters(), lr=recipe.learning_rate)
         self._test = job.data
         watched = job.data
@@ -159,7 +160,7 @@ class Run:
             self.data, watched = job.data.held_out(recipe.seed)
         self.steps_per_epoch = -(-len(self.data.y_train) // recipe.batch_size)
         self.rule = make_rule(
-            recipe, self.masks, job.sparsity, job.how, steps_per_epoch=self.steps_per_epoch,
+            recipe, self.masks, job.sparsity, how, steps_per_epoch=self.steps_per_epoch,
             evaluate=lambda: self._accuracy(watched), optimizer=self.optimizer,
         )  # fmt: skip
         self.epoch = 0

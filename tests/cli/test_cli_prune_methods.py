@@ -214,6 +214,21 @@ def test_neurons_are_trained_on_and_of_graphs_too(cli: Cli, gru_file: Path) -> N
     assert prune(cli, "b", "-s", "0.25", "--pattern", "neurons", model=str(gru_file))["units"]["rnn.l0"]["after"] == 12
 
 
+@pytest.mark.parametrize(
+    "options", [("--include", "*.ih"), ("--include", "*.ih", "--schedule", "cubic"), ("--pattern", "neurons")]
+)
+def test_what_was_pruned_before_stays_pruned_while_other_weights_are(cli: Cli, options: tuple[str, ...]) -> None:
+    prune(cli, "a", "-s", "0.75", "--include", "*.hh")
+    before = load_patterns("a/masks.safetensors")["rnn.l0.hh"]
+    prune(cli, "b", "-s", "0.5", *options, "--data", "digits", "--epochs", "1", model="a")
+    after, state = load_patterns("b/masks.safetensors")["rnn.l0.hh"], load_file("b/model.safetensors")
+    assert after.density < 0.5
+    if "neurons" not in options:
+        assert after == before
+    np.testing.assert_array_equal(state["rnn.weight_hh_l0"] != 0, after.mask())
+    assert cli("verify", "b", "--against", "interpret,torch").code == 0
+
+
 TRAIN = ("--data", "digits", "--batch-size", "64")
 
 
