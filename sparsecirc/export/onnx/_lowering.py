@@ -46,7 +46,9 @@ class Lowering:
         states: of the step file: state name -> (input name, output name, feature shape).
         forms: which forms recurrent layers got, by layer.
         lengths: name of the input (B,) int32 of valid steps per sample, or "".
+        structure: layers that fall apart are written in parts.
         functions: of our domain that nodes call, by name.
+        split: units of each part, by layer that was split.
     """
 
     graph: Graph
@@ -60,7 +62,9 @@ class Lowering:
     states: dict[str, tuple[str, str, tuple[int, ...]]] = field(default_factory=dict)
     forms: dict[str, Form] = field(default_factory=dict)
     lengths: str = ""
+    structure: bool = True
     functions: dict[str, Any] = field(default_factory=dict)
+    split: dict[str, list[int]] = field(default_factory=dict)
     _live: dict[Dim, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ from sparsecirc.export.onnx._cells import carried, drive, step
 from sparsecirc.export.onnx._form import Form, choose
 from sparsecirc.export.onnx._functions import DOMAIN
 from sparsecirc.export.onnx._lowering import Lowering, as_float
+from sparsecirc.export.onnx._split import groups, part_of
 from sparsecirc.ir import Recurrent
 
 _OPERATORS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
@@ -34,7 +35,17 @@ def recurrent(low: Lowering, node: Recurrent) -> None:
         ports = _one_step(low, node, x)
     else:
         form = low.forms[node.name] = choose(node, low.graph, low.form)
-        ports = _scan(low, node, x) if form is Form.SCAN else _operator(low, node, x, form)
+        wanted = [p for p in node.ports() if _is_read(low, node, p)] or [node.ports()[0]]
+        units = groups(node, form) if low.structure else [np.arange(node.units)]
+        if len(units) > 1:
+            low.split[node.name] = [len(u) for u in units]
+            ports = _together(
+                low, node, [_whole(low, part_of(node, u, k), x, form, wanted) for k, u in enumerate(units)], units
+            )
+        else:
+            ports = _whole(low, node, x, form, wanted)
+        if form is not Form.SCAN and "c" in ports:
+            low.last[f"{node.name}.c"] = ports["c"]  # [B, units]
     for port, value in ports.items():
         low.values[f"{node.name}.{port}"] = value
     if node.ports()[0] in ports:
@@ -45,6 +56,27 @@ def _reordered(node: Recurrent, array: NDArray[Any], gates: tuple[str, ...]) -> 
     """Gate blocks of rows in the order of ``gates``."""
     blocks = array.reshape(len(gates), node.units, *array.shape[1:])
     return np.concatenate([blocks[node.cell.gates.index(g)] for g in gates])
+
+
+def _whole(low: Lowering, node: Recurrent, x: str, form: Form, wanted: list[str]) -> dict[str, str]:
+    """Ports of a layer, or of a part of one, over whole sequences."""
+    return _scan(low, node, x, wanted) if form is Form.SCAN else _operator(low, node, x, form)
+
+
+def _together(
+    low: Lowering, node: Recurrent, parts: list[dict[str, str]], units: list[NDArray[np.intp]]
+) -> dict[str, str]:
+    """Ports of the parts side by side, units in their own order."""
+    order = np.argsort(np.concatenate(units))
+    ports = {}
+    for port in parts[0]:
+        name = f"{node.name}.{port}"
+        joined = low.b.op("Concat", [p[port] for p in parts], f"{name}.parts", axis=-1)
+        if np.array_equal(order, np.arange(node.units)):
+            ports[port] = joined
+        else:
+            ports[port] = low.b.op("Gather", [joined, low.b.ints(order.tolist(), f"{name}.order")], name, axis=-1)
+    return ports
 
 
 def _operator(low: Lowering, node: Recurrent, x: str, form: Form) -> dict[str, str]:
@@ -74,12 +106,10 @@ def _operator(low: Lowering, node: Recurrent, x: str, form: Form) -> dict[str, s
         y, *rest = b.ops(kind, inputs, hints, hidden_size=node.units, **attributes)
         ports = {"h": b.op("Squeeze", [y, b.ints([1], f"{n}.h.axes")], f"{n}.h")}  # [T, 1, B, units]
         last = [b.op("Squeeze", [rest[-1], b.ints([0], f"{n}.c.axes")], f"{n}.c.last")] if lstm else []
-    if lstm:
-        low.last[f"{n}.c"] = ports["c"] = last[0]  # [B, units]
-    return ports
+    return ports | ({"c": last[0]} if lstm else {})  # [B, units]
 
 
-def _scan(low: Lowering, node: Recurrent, x: str) -> dict[str, str]:
+def _scan(low: Lowering, node: Recurrent, x: str, wanted: list[str]) -> dict[str, str]:
     b, n, shapes = low.b, node.name, node.states()
     driven = drive(b, node, x, low.rank(node.inputs[0]))
     body = b.body()
@@ -93,7 +123,6 @@ def _scan(low: Lowering, node: Recurrent, x: str) -> dict[str, str]:
     state = {s: b.name(f"{n}.{s}.before") for s in names}
     inner = [b.name(f"{n}.drive_t")]
     new = step(body, node, inner[0], state)
-    wanted = [p for p in node.ports() if _is_read(low, node, p)] or [node.ports()[0]]
     scanned = [driven]
     if low.lengths:
         inner.append(b.name(f"{n}.live_t"))

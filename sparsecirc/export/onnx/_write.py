@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from sparsecirc._shrink import shrink
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.export._export import Export, as_path, density_note, gzip_bytes, write_files
 from sparsecirc.export.onnx._builder import Builder, Dim, import_onnx
@@ -34,6 +35,7 @@ def export_onnx(
     opset: int = 17,
     step: bool = True,
     lengths: bool = False,
+    structure: bool = True,
 ) -> Export:
     """Write ``graph`` as ONNX, with time and batch free and the user's layout (``graph.batch_first``).
 
@@ -51,6 +53,9 @@ def export_onnx(
         lengths: the main file also takes ``lengths``, int32 (B,): valid steps per sample. As in ``interpret``, past its
             end a sample keeps its state and recurrent layers emit zeros; reductions over time cover the valid steps.
             ONNX's own operators take it as their ``sequence_lens``.
+        structure: use what pruning left: units that do nothing are not written (see `shrink`; states of the step file
+            are then as narrow), and layers whose units fall into groups that do not read each other, as block-diagonal
+            and modular ones do, become several small operators where that is faster.
 
     Raises:
         UsageError: an unknown form or opset, an output that is called like an input, an input or output called
@@ -63,11 +68,20 @@ def export_onnx(
     if opset not in OPSETS:
         raise UsageError(f"opset {opset!r} is not written: expected one of {', '.join(map(str, OPSETS))}")
     target = as_path(path, ".onnx")
+    _check_kinds(graph)
     if lengths:
         _check_lengths(graph)
-    whole, low = _model(graph, form, opset, step=False, lengths=LENGTHS if lengths else "")
-    files = {target: whole}
     notes = [density_note(graph)]
+    left_out = 0
+    if structure:
+        smaller = shrink(graph)
+        left_out, graph = _entries(graph) - _entries(smaller.graph), smaller.graph
+        notes += [f"{n} units of '{name}' do nothing and are not written" for name, n in smaller.removed.items()]
+    whole, low = _model(graph, form, opset, step=False, lengths=LENGTHS if lengths else "", structure=structure)
+    notes += [
+        f"layer '{n}' is written in {len(p)} parts of {', '.join(map(str, p))} units" for n, p in low.split.items()
+    ]
+    files = {target: whole}
     reason = why_not_step(graph) if step else None
     if step and reason is None:
         files[target.with_name(f"{target.stem}_step{target.suffix}")] = _model(graph, form, opset, step=True)[0]
@@ -80,8 +94,17 @@ def export_onnx(
             "spikes are exact in float32 only: OpenVINO computes in bfloat16 on CPUs that have it, "
             "unless INFERENCE_PRECISION_HINT is f32"
         )
-    dense = len(whole) + sum(low.b.saved)
+    for name, parts in low.split.items():
+        left_out += (
+            graph.node(name).params["hh"].size * (sum(parts) ** 2 - sum(p * p for p in parts)) // sum(parts) ** 2
+        )
+    dense = len(whole) + sum(low.b.saved) + 4 * left_out
     return Export("onnx", write_files(files), len(whole), dense, small, _form_name(low), tuple(notes))
+
+
+def _entries(graph: Graph) -> int:
+    """Numbers that the network holds."""
+    return sum(value.size for node in graph.nodes for value in node.params.values())
 
 
 def _truths(graph: Graph, low: Lowering, size: int, small: int) -> Iterator[str]:
@@ -92,6 +115,8 @@ def _truths(graph: Graph, low: Lowering, size: int, small: int) -> Iterator[str]
             f"onnxruntime and tract unpack the weights when they load the file ({size:,} bytes), then multiply zeros: "
             "smaller file, same speed; openvino reads such weights in a Scan, and refuses them in an RNN, GRU or LSTM"
         )
+    elif low.split:
+        yield "standard ONNX operators multiply the zeros that are left inside of the parts"
     elif graph.density < 1:
         yield (
             "standard ONNX operators multiply the zeros: as fast as the dense network, smaller only when gzipped "
@@ -138,16 +163,18 @@ def _form_name(low: Lowering) -> str:
     return "+".join([*parts, *(["packed"] if low.b.saved else [])])
 
 
-def _model(graph: Graph, form: Form, opset: int, *, step: bool, lengths: str = "") -> tuple[bytes, Lowering]:
+def _model(
+    graph: Graph, form: Form, opset: int, *, step: bool, lengths: str = "", structure: bool = True
+) -> tuple[bytes, Lowering]:
     onnx = import_onnx()
     clash = sorted({n.name for n in graph.inputs} & set(graph.outputs))
     if clash:
         raise UsageError(f"output '{clash[0]}' is called like an input, which ONNX cannot tell apart: rename one")
-    size = 4 * sum(value.size for node in graph.nodes for value in node.params.values())
+    size = 4 * _entries(graph)
     if size > _LIMIT:
         raise UnsupportedError(f"the weights take {size:,} bytes, an ONNX file holds {_LIMIT:,}: export it in parts")
     names = {*graph.outputs, *(n.name for n in graph.inputs), lengths}
-    low = Lowering(graph, Builder(names, packed=form.packed), step, form, opset, lengths=lengths)
+    low = Lowering(graph, Builder(names, packed=form.packed), step, form, opset, lengths=lengths, structure=structure)
     inputs = [_input(low, node) for node in graph.inputs]
     if lengths:
         inputs.append(onnx.helper.make_tensor_value_info(lengths, onnx.TensorProto.INT32, ["B"]))
@@ -156,7 +183,7 @@ def _model(graph: Graph, form: Form, opset: int, *, step: bool, lengths: str = "
         if isinstance(node, Recurrent):
             recurrent(low, node)
         elif not isinstance(node, Input):
-            low.values[node.name] = _layer(low, node)
+            low.values[node.name] = LAYERS[type(node)](low, node)
     outputs = [_output(low, name, value) for name, value in graph.outputs.items()]
     info = low.b.value_info
     inputs += [info(given, ["B", *shape]) for given, _, shape in low.states.values()]
@@ -242,12 +269,12 @@ def _time(low: Lowering, node: Node) -> Dim:
     return low.times[owners[0]]
 
 
-def _layer(low: Lowering, node: Node) -> str:
-    write = LAYERS.get(type(node))
-    if write is None:
-        known = ", ".join(sorted(cls.kind for cls in LAYERS))
-        raise UnsupportedError(
-            f"node '{node.name}' of kind '{node.kind}' has no ONNX counterpart here: build the graph from {known}, "
-            "recurrent and input nodes"
-        )
-    return write(low, node)
+def _check_kinds(graph: Graph) -> None:
+    """Refuse nodes with no ONNX counterpart before anything is computed with them."""
+    for node in graph.nodes:
+        if type(node) not in LAYERS and not isinstance(node, Input | Recurrent):
+            known = ", ".join(sorted(cls.kind for cls in LAYERS))
+            raise UnsupportedError(
+                f"node '{node.name}' of kind '{node.kind}' has no ONNX counterpart here: build the graph from {known}, "
+                "recurrent and input nodes"
+            )

@@ -1,0 +1,119 @@
+"""What pruning left is used: units that do nothing go, layers that fall apart are written in parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from _onnx_graphs import network, sequence
+
+from sparsecirc.cells import CELLS
+from sparsecirc.ir import Graph, Input, Linear, TimeReduce, interpret
+from sparsecirc.testing import recurrent_graph
+
+onnx = pytest.importorskip("onnx", reason="needs the package onnx")
+pytest.importorskip("onnxruntime", reason="needs the package onnxruntime")
+
+from sparsecirc.export.onnx import export_onnx, run_onnx, stream_onnx  # noqa: E402
+from sparsecirc.export.onnx._form import Form  # noqa: E402
+from sparsecirc.export.onnx._split import components, groups  # noqa: E402
+
+
+def apart(cell, sizes, *, inputs=6, seed=0, reverse=False, shuffled=True):
+    """A layer whose units fall into groups of these sizes, in a random order of units."""
+    units = sum(sizes)
+    graph = recurrent_graph(CELLS[cell], inputs, units, 1.0, seed=seed, reverse=reverse)
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    if shuffled:
+        owner = np.random.default_rng(seed).permutation(owner)
+    layer = graph.recurrent[0]
+    keep = np.tile(owner[:, None] == owner[None, :], (layer.cell.n_gates, 1))
+    return graph.replace_nodes(layer.with_params(hh=layer.params["hh"] * keep)), owner
+
+
+def close(path, graph, x, **options):
+    want, got = interpret(graph, x, **options).outputs, run_onnx(path, x, **options)
+    assert list(got) == list(want)
+    for name, value in want.items():
+        np.testing.assert_allclose(got[name], value, rtol=0, atol=2e-5 * max(1, np.abs(value).max()), err_msg=name)
+
+
+def test_components_are_what_was_put_together():
+    graph, owner = apart("lstm", (7, 3, 12, 1))
+    found = sorted(components(graph.recurrent[0]), key=lambda u: u[0])
+    assert sorted(map(len, found)) == [1, 3, 7, 12]
+    for part in found:
+        assert len(set(owner[part])) == 1
+    assert np.array_equal(np.sort(np.concatenate(found)), np.arange(23))
+
+
+def test_small_layers_stay_whole_and_crumbs_are_joined():
+    whole = apart("gru", (8, 8))[0].recurrent[0]
+    assert len(groups(whole, Form.OP)) == 1
+    crumbs = recurrent_graph(CELLS["gru"], 6, 300, 1.0).recurrent[0]
+    crumbs = crumbs.with_params(hh=np.tile(np.eye(300, dtype=np.float32), (3, 1)))
+    parts = groups(crumbs, Form.OP)
+    assert 1 < len(parts) < 30
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(300))
+    assert len(groups(crumbs, Form.CUSTOM)) == 1  # the kernels see the zeros themselves
+    assert len(groups(replace(crumbs, feature_shape=(300,)), Form.OP)) == 1
+
+
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_in_parts(tmp_path, cell, reverse, lengths):
+    sizes = (128, 96, 120) if not CELLS[cell].vectors else (500, 500)
+    graph, _ = apart(cell, sizes, reverse=reverse)
+    outputs = {"y": "rnn", **({"c_n": "last"} if cell == "lstm" else {})}
+    if cell == "lstm":
+        how = "first" if reverse else "last"
+        last = TimeReduce("last", ("rnn.c",), how=how, feature_shape=(sum(sizes),))
+        graph = replace(graph, nodes=(*graph.nodes, last))
+    graph = replace(graph, outputs=outputs)
+    done = export_onnx(graph, tmp_path / "net.onnx", lengths=lengths, step=False)
+    assert any("is written in" in n for n in done.notes)
+    assert done.bytes < done.bytes_dense
+    for steps, batch in ((1, 1), (7, 3)):
+        valid = np.array([steps, 0, 1][:batch]) if lengths else None
+        close(done.paths[0], graph, sequence(np.random.default_rng(1), steps, batch, 6), lengths=valid)
+
+
+@pytest.mark.parametrize("form", ["op", "scan", "packed"])
+@pytest.mark.parametrize("opset", [17, 20])
+def test_forms_and_opsets(tmp_path, form, opset):
+    graph, _ = apart("gru", (260, 200, 220), shuffled=opset == 17)
+    done = export_onnx(graph, tmp_path / "net.onnx", form=form, opset=opset)
+    whole = export_onnx(graph, tmp_path / "whole.onnx", form=form, opset=opset, structure=False)
+    assert any("'rnn' is written in" in n for n in done.notes)
+    assert not any("is written in" in n for n in whole.notes)
+    assert done.bytes < whole.bytes
+    x = sequence(np.random.default_rng(2), 5, 2, 6)
+    close(done.paths[0], graph, x)
+    np.testing.assert_allclose(stream_onnx(done.paths[1], x)["h"], interpret(graph, x).y, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lif"])
+def test_units_that_do_nothing_are_not_written(tmp_path, cell):
+    rng = np.random.default_rng(3)
+    base = recurrent_graph(CELLS[cell], 5, 40, 1.0, seed=4)
+    read = np.arange(40) < 25
+    layer = base.recurrent[0]
+    hh = layer.params["hh"] * np.tile(read[None, :], (layer.cell.n_gates * 40, 1))
+    head = Linear("fc", ("rnn",), {"weight": rng.normal(size=(3, 40)) * read})
+    graph = Graph((Input("x", shape=(5,)), layer.with_params(hh=hh), head), {"y": "fc"}, dt=base.dt)
+    done = export_onnx(graph, tmp_path / "net.onnx")
+    assert any("15 units of 'rnn' do nothing" in n for n in done.notes)
+    assert done.bytes < export_onnx(graph, tmp_path / "whole.onnx", structure=False).bytes < 1.02 * done.bytes_dense
+    x = sequence(rng, 9, 2, 5)
+    close(done.paths[0], graph, x)
+    np.testing.assert_allclose(stream_onnx(done.paths[1], x)["y"], interpret(graph, x).y, rtol=0, atol=2e-5)
+
+
+def test_dense_networks_are_written_as_they_are(tmp_path):
+    graph = network(np.random.default_rng(5), "lstm", layers=2)
+    done = export_onnx(graph, tmp_path / "net.onnx")
+    plain = export_onnx(graph, tmp_path / "plain.onnx", structure=False)
+    assert done.paths[0].read_bytes() == plain.paths[0].read_bytes()
+    assert done.bytes_dense == done.bytes
