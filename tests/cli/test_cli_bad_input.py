@@ -197,11 +197,11 @@ def test_nan_in_a_file(cli: Cli, weights: Path) -> None:
     assert not Path("out").exists()
 
 
-def test_onnx_models_cannot_be_read_yet(cli: Cli, nets: Path) -> None:
+def test_a_damaged_onnx_model(cli: Cli, nets: Path) -> None:
     (nets / "net.onnx").write_bytes(b"x")
     ran = cli("inspect", nets / "net.onnx")
-    assert ran.code == 3
-    assert "ONNX" in ran.line
+    assert ran.code == 2
+    assert "cannot be read as ONNX" in ran.line
 
 
 def test_unknown_format_and_masks_alone(cli: Cli, nets: Path) -> None:
