@@ -43,7 +43,7 @@ class Row:
     Attributes:
         study: name of the study.
         dataset: images it was trained on.
-        network: ``mlp``, ``patch_mlp`` behind a patch encoder, or ``snn``.
+        network: ``mlp``, ``mlp_wide`` of twice the width, ``patch_mlp`` behind a patch encoder, or ``snn``.
         wiring: one of `WIRINGS`.
         rule: what rewired it, or ``static``.
         density: live connections over all of the hidden weights.
@@ -97,12 +97,14 @@ class Size:
         epochs: of training.
         train: images; None for all.
         steps: time steps of a spiking network.
+        seeds: the first so many only; None for all.
     """
 
     width: int
     epochs: int
     train: int | None = None
     steps: int = 8
+    seeds: int | None = None
 
 
 # Data ----------------------------------------------------------------------------------------------------------------
