@@ -19,6 +19,7 @@ from sparsecirc.ir._layers import (
 )
 from sparsecirc.ir._node import Context, Node, Spec, State, Values
 from sparsecirc.ir._recurrent import Recurrent, TimeReduce
+from sparsecirc.ir._reset_first import ResetFirstGru
 
 __all__ = [
     "Add",
@@ -38,6 +39,7 @@ __all__ = [
     "Pool",
     "Recurrent",
     "Repeat",
+    "ResetFirstGru",
     "Result",
     "Spec",
     "State",

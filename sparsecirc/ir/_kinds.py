@@ -18,6 +18,7 @@ from sparsecirc.ir._layers import (
 )
 from sparsecirc.ir._node import Node
 from sparsecirc.ir._recurrent import Recurrent, TimeReduce
+from sparsecirc.ir._reset_first import ResetFirstGru
 
 KINDS: dict[str, type[Node]] = {
     cls.kind: cls
@@ -35,6 +36,7 @@ KINDS: dict[str, type[Node]] = {
         Pool,
         Recurrent,
         Repeat,
+        ResetFirstGru,
         TimeReduce,
     )
 }

@@ -200,7 +200,6 @@ def test_branches_in_branches(tmp_path):
         ({"clip": 3.0}, "clips its states"),
         ({"activations": ["Relu", "Tanh"]}, "has the activations"),
         ({"direction": "sideways"}, "has the direction 'sideways'"),
-        ({"linear_before_reset": 0}, "resets its state before"),
     ],
 )
 def test_options_that_no_layer_has(change, what):

@@ -21,10 +21,10 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from sparsecirc import compile, prune, verify  # noqa: E402
 from sparsecirc.cli import main  # noqa: E402
-from sparsecirc.errors import FileFormatError, UnsupportedError  # noqa: E402
-from sparsecirc.export.onnx import check_onnx, export_onnx  # noqa: E402
+from sparsecirc.errors import FileFormatError  # noqa: E402
+from sparsecirc.export.onnx import check_onnx, export_onnx, stream_onnx  # noqa: E402
 from sparsecirc.frontends import from_onnx  # noqa: E402
-from sparsecirc.ir import Conv, Embedding, Flatten, Graph, Input, Linear, interpret  # noqa: E402
+from sparsecirc.ir import Conv, Embedding, Flatten, Graph, Input, Linear, interpret, load_graph, save_graph  # noqa: E402
 
 FLOAT = TensorProto.FLOAT
 
@@ -247,12 +247,25 @@ def test_both_forms_of_the_reset(tmp_path):
     rng = np.random.default_rng(4)
     agrees(saved(gru_model(rng), tmp_path / "after.onnx"), from_onnx(tmp_path / "after.onnx"), sequence(rng, 6, 2, 4))
     before = gru_model(rng, linear_before_reset=0)
-    with pytest.raises(UnsupportedError, match="resets its state before the recurrent product"):
-        from_onnx(saved(before, tmp_path / "before.onnx"))
-    hidden = numpy_helper.to_array(before.graph.initializer[1]).copy()
-    hidden[:, 12:] = 0  # then both forms are one, but for where the bias is added
-    before.graph.initializer[1].CopyFrom(numpy_helper.from_array(hidden, "R"))
-    agrees(saved(before, tmp_path / "before.onnx"), from_onnx(tmp_path / "before.onnx"), sequence(rng, 6, 2, 4))
+    graph = from_onnx(saved(before, tmp_path / "before.onnx"))
+    agrees(tmp_path / "before.onnx", graph, sequence(rng, 6, 2, 4))
+    save_graph(graph, tmp_path / "before.scg")
+    graph = prune(load_graph(tmp_path / "before.scg"), 0.5)
+    assert graph.density < 0.6
+    x = sequence(rng, 9, 3, 4)
+    program = compile(graph)
+    assert verify(program, x).ok
+    np.testing.assert_allclose(
+        np.concatenate([program.run(x[:4]).y, program.run(x[4:], program.run(x[:4]).state).y]),
+        program.run(x).y,
+        atol=1e-6,
+    )
+    for lengths in (False, True):
+        done = export_onnx(graph, tmp_path / "again.onnx", lengths=lengths, form="packed")
+        assert check_onnx(graph, done, x, lengths=[9, 0, 4] if lengths else None).ok
+    np.testing.assert_allclose(stream_onnx(done.paths[1], x)["Y"], interpret(graph, x).y, rtol=0, atol=1e-5)
+    reverse = from_onnx(saved(gru_model(rng, linear_before_reset=0, direction="reverse"), tmp_path / "reverse.onnx"))
+    agrees(tmp_path / "reverse.onnx", reverse, x)
 
 
 def test_inputs_for_states_and_lengths_are_left_out(tmp_path):

@@ -103,10 +103,12 @@ class Builder:
         """One operator with one output; returns the output's name."""
         return self.ops(kind, inputs, [hint], **attributes)[0]
 
-    def ops(self, kind: str, inputs: Sequence[str], hints: Sequence[str], **attributes: Any) -> list[str]:
-        """One operator; an empty hint leaves that output out."""
+    def ops(
+        self, kind: str, inputs: Sequence[str], hints: Sequence[str], *, label: str = "", **attributes: Any
+    ) -> list[str]:
+        """One operator, named ``label`` or after its first output; an empty hint leaves that output out."""
         outputs = [self.name(hint) if hint else "" for hint in hints]
-        label = next(o for o in outputs if o)
+        label = label or next(o for o in outputs if o)
         self.nodes.append(self.onnx.helper.make_node(kind, list(inputs), outputs, name=f"{label}:{kind}", **attributes))
         return outputs
 

@@ -99,11 +99,11 @@ def _operator(low: Lowering, node: Recurrent, x: str, form: Form) -> dict[str, s
     attributes = {"direction": "reverse" if node.reverse else "forward", **attributes}
     if custom:
         name, hints = low.function(kind, attributes, lstm=lstm), [f"{n}.h", *([f"{n}.c.last"] if lstm else [])]
-        h, *last = b.ops(name, inputs, hints, domain=DOMAIN, hidden_size=node.units)
+        h, *last = b.ops(name, inputs, hints, label=n, domain=DOMAIN, hidden_size=node.units)
         ports = {"h": h}
     else:
         hints = [f"{n}.h.directed", "", f"{n}.c.last_directed"] if lstm else [f"{n}.h.directed"]
-        y, *rest = b.ops(kind, inputs, hints, hidden_size=node.units, **attributes)
+        y, *rest = b.ops(kind, inputs, hints, label=n, hidden_size=node.units, **attributes)
         ports = {"h": b.op("Squeeze", [y, b.ints([1], f"{n}.h.axes")], f"{n}.h")}  # [T, 1, B, units]
         last = [b.op("Squeeze", [rest[-1], b.ints([0], f"{n}.c.axes")], f"{n}.c.last")] if lstm else []
     return ports | ({"c": last[0]} if lstm else {})  # [B, units]

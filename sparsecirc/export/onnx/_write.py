@@ -15,7 +15,8 @@ from sparsecirc.export.onnx._form import Form, parse_form
 from sparsecirc.export.onnx._functions import DOMAIN
 from sparsecirc.export.onnx._lowering import LAYERS, Lowering
 from sparsecirc.export.onnx._recurrent import recurrent
-from sparsecirc.ir import Conv, Embedding, Graph, Input, Node, Recurrent, Repeat, TimeReduce
+from sparsecirc.export.onnx._reset_first import reset_first
+from sparsecirc.ir import Conv, Embedding, Graph, Input, Node, Recurrent, Repeat, ResetFirstGru, TimeReduce
 
 OPSETS = {17: 8, 18: 9, 19: 9, 20: 9}
 """Opsets that are written, with the IR version of the file; 17 is read by the most runtimes."""
@@ -145,7 +146,7 @@ def why_not_step(graph: Graph) -> str | None:
         return "the graph has no sequence"
     reduced: set[str] = set()  # values that are known only after the last step
     for node in graph.nodes:
-        if isinstance(node, Recurrent) and node.reverse:
+        if isinstance(node, Recurrent | ResetFirstGru) and node.reverse:
             return f"layer '{node.name}' runs backwards, so it needs the whole sequence"
         if isinstance(node, Conv) and node.over_time:
             return f"convolution '{node.name}' runs over time, so it needs the neighbouring steps"
@@ -182,6 +183,8 @@ def _model(
         low.times[node.name] = _time(low, node)
         if isinstance(node, Recurrent):
             recurrent(low, node)
+        elif isinstance(node, ResetFirstGru):
+            reset_first(low, node)
         elif not isinstance(node, Input):
             low.values[node.name] = LAYERS[type(node)](low, node)
     outputs = [_output(low, name, value) for name, value in graph.outputs.items()]
@@ -272,7 +275,7 @@ def _time(low: Lowering, node: Node) -> Dim:
 def _check_kinds(graph: Graph) -> None:
     """Refuse nodes with no ONNX counterpart before anything is computed with them."""
     for node in graph.nodes:
-        if type(node) not in LAYERS and not isinstance(node, Input | Recurrent):
+        if type(node) not in LAYERS and not isinstance(node, Input | Recurrent | ResetFirstGru):
             known = ", ".join(sorted(cls.kind for cls in LAYERS))
             raise UnsupportedError(
                 f"node '{node.name}' of kind '{node.kind}' has no ONNX counterpart here: build the graph from {known}, "

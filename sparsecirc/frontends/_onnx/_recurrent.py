@@ -11,7 +11,7 @@ from sparsecirc.cells import CELLS, Cell
 from sparsecirc.errors import FileFormatError, UnsupportedError
 from sparsecirc.frontends._onnx._build import Attributes, Build
 from sparsecirc.frontends._onnx._values import Anything, Array, Fill, Skipped, Value
-from sparsecirc.ir import Recurrent, TimeReduce
+from sparsecirc.ir import Node, Recurrent, ResetFirstGru, TimeReduce
 
 _GATES = {"RNN": ("h",), "GRU": ("z", "r", "n"), "LSTM": ("i", "o", "f", "g")}
 """Our names of the gates in ONNX's order."""
@@ -47,7 +47,10 @@ def recurrent(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> list
         params = {role: _ours(cell, kind, w[k]) for role, w in weights.items()}
         units = params["hh"].shape[1]
         label = b.label(name if len(directions) == 1 else f"{name}.{'reverse' if reverse else 'forward'}")
-        made.append(b.add(Recurrent(label, (source.name,), params, cell=cell, units=units, reverse=reverse)))
+        layer: Node = Recurrent(label, (source.name,), params, cell=cell, units=units, reverse=reverse)
+        if kind == "GRU" and not a.get("linear_before_reset", 0):
+            layer = ResetFirstGru(label, (source.name,), params, units=units, reverse=reverse)
+        made.append(b.add(layer))
     front: tuple[Any, ...] = ("B",) if a.get("layout") else ("D",)
     steps: tuple[Any, ...] = ("B", "T", "D", 0) if a.get("layout") else ("T", "D", "B", 0)
     last: tuple[Any, ...] = (*front, "D", 0) if a.get("layout") else (*front, "B", 0)
@@ -86,13 +89,6 @@ def _cell(kind: str, name: str, a: Attributes, k: int) -> Cell:
 def _options(kind: str, name: str, a: Attributes, x: Sequence[Anything]) -> None:
     if a.get("clip"):
         raise UnsupportedError(f"{kind} '{name}' clips its states at {a['clip']}: no layer here does")
-    if kind == "GRU" and not a.get("linear_before_reset", 0):
-        hidden = x[2]
-        if not (isinstance(hidden, np.ndarray) and not np.any(hidden[:, 2 * (hidden.shape[1] // 3) :])):
-            raise UnsupportedError(
-                f"GRU '{name}' resets its state before the recurrent product (linear_before_reset = 0): a GRU here "
-                "resets the product; train it with reset_after=True (Keras) or in torch"
-            )
     if kind == "LSTM" and (a.get("input_forget") or (x[7] is not None and not _zero(x[7]))):
         raise UnsupportedError(f"LSTM '{name}' has peepholes or coupled gates: no layer here does")
     for k, what in ((5, "state"), (6, "cell state")):
@@ -140,11 +136,6 @@ def _weights(
     if biases is not None:
         if not isinstance(biases, np.ndarray) or biases.shape != (directions, 2 * rows):
             raise FileFormatError(f"{kind} '{name}' has a bias that is no constant of shape {(directions, 2 * rows)}")
-        if kind == "GRU" and not a.get("linear_before_reset", 0):  # then nothing resets this bias
-            new = slice(2 * units, rows)
-            biases = biases.copy()
-            biases[:, new] += biases[:, rows:][:, new]
-            biases[:, rows:][:, new] = 0
         if np.any(biases):
             found["bias_ih"], found["bias_hh"] = list(biases[:, :rows]), list(biases[:, rows:])
     return found
