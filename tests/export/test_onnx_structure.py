@@ -9,7 +9,9 @@ import pytest
 from _onnx_graphs import network, sequence
 
 from sparsecirc.cells import CELLS
-from sparsecirc.ir import Graph, Input, Linear, TimeReduce, interpret
+from sparsecirc.errors import UnsupportedError
+from sparsecirc.export.c import export_c
+from sparsecirc.ir import Graph, Input, Linear, ResetFirstGru, TimeReduce, interpret
 from sparsecirc.testing import recurrent_graph
 
 onnx = pytest.importorskip("onnx", reason="needs the package onnx")
@@ -117,3 +119,12 @@ def test_dense_networks_are_written_as_they_are(tmp_path):
     plain = export_onnx(graph, tmp_path / "plain.onnx", structure=False)
     assert done.paths[0].read_bytes() == plain.paths[0].read_bytes()
     assert done.bytes_dense == done.bytes
+
+
+def test_a_layer_that_only_onnx_holds_is_refused_elsewhere(tmp_path):
+    rng = np.random.default_rng(6)
+    params = {"ih": rng.normal(size=(12, 3)), "hh": rng.normal(size=(12, 4))}
+    graph = Graph((Input("x", shape=(3,)), ResetFirstGru("gru", ("x",), params, units=4)), {"y": "gru"})
+    close(export_onnx(graph, tmp_path / "net.onnx").paths[0], graph, sequence(rng, 5, 2, 3))
+    with pytest.raises(UnsupportedError, match=r"'gru' \(gru_reset_first\) has no C code"):
+        export_c(graph, tmp_path / "c")

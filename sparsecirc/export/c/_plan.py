@@ -119,6 +119,8 @@ def _store(b: Builder, value: Value, member: str, size: int) -> None:
 
 
 def _emit_node(b: Builder, node: Node, values: dict[str, Value]) -> None:
+    if type(node) not in EMIT:
+        raise UnsupportedError(f"node '{node.name}' ({node.kind}) has no C code: export the network to ONNX")
     ports = EMIT[type(node)](b, node, [values[i] for i in node.inputs])
     for port, value in ports.items():
         values[f"{node.name}.{port}" if port else node.name] = value

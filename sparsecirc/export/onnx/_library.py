@@ -58,7 +58,7 @@ def _digest(kernels: Path, command: Sequence[str], extra: Sequence[str]) -> str:
     told = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
     hashed = hashlib.sha256("\0".join([told, platform.machine(), *command, *_FLAGS, *extra]).encode())
     files = [*_HERE.glob("*.[ch]"), *(kernels / "src").glob("*.[ch]"), *(kernels / "include").glob("*.h")]
-    for file in [*sorted(files), kernels / "kernels.def"]:
+    for file in [*sorted(files), kernels / "kernels.def", Path(__file__)]:
         hashed.update(file.name.encode())
         hashed.update(file.read_bytes())
     return hashed.hexdigest()[:20]
