@@ -20,7 +20,7 @@ from torch._dynamo.testing import CompileCounter
 
 import sparsecirc as sc
 from sparsecirc.nn import SparseGRU, SparseLinear, SparseRLIF
-from sparsecirc.rules import G2G, DeepR, Rewire, RigL, Signals, Stdp, Traces, drop, grow
+from sparsecirc.rules import G2G, DeepR, OnlineHebb, Rewire, RigL, Signals, Stdp, Traces, drop, grow
 from sparsecirc.rules._rewiring._sides import normalised
 from sparsecirc.rules._rewiring._windows import trace
 
@@ -194,6 +194,25 @@ def test_the_cause_of_spikes_is_connected():
     new = layer.recurrent.pattern.mask()
     assert new[target, source]
     assert not new[source, target]
+
+
+def test_scores_on_line_are_those_of_the_whole_sequence():
+    rng = torch.Generator().manual_seed(0)
+    window = Stdp(0.7, 0.6, potentiation=1.5, depression=0.8)
+    pattern = sc.Pattern.from_mask(np.random.default_rng(0).random((5, 6)) < 0.4)
+    online, parts = OnlineHebb(pattern, window), []
+    for _ in range(2):
+        pre = (torch.rand(9, 3, 6, generator=rng) < 0.3).float()
+        post = (torch.rand(9, 3, 5, generator=rng) < 0.3).float()
+        for a, b in zip(pre, post, strict=True):
+            online.step(a, b)
+        online.rest()
+        parts.append((1.0, *window(pre, post)))
+    np.testing.assert_allclose(online.scores(), normalised(parts, centered=False).of(pattern), atol=1e-6)
+    online.reset()
+    assert not online.scores().any()
+    with pytest.raises(sc.errors.UsageError, match=r"expected \(B, cols\)"):
+        online.step(post[0], pre[0])
 
 
 def test_loops_of_snntorch_are_heard_step_by_step():

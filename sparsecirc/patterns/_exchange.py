@@ -48,7 +48,9 @@ def exchange(pattern: Pattern, drop: ArrayLike, grow: ArrayLike) -> tuple[Patter
     if np.any(keys[np.minimum(place, len(keys) - 1)] == new):
         raise UsageError("a grown connection is alive already: expected one that was dead before this step")
     kept = np.flatnonzero(keep)
-    at = place - np.searchsorted(np.sort(out), place) + np.arange(len(new))  # behind the kept ones before it
+    before = np.zeros(pattern.nnz + 1, np.int64)
+    np.cumsum(keep, out=before[1:])
+    at = before[place] + np.arange(len(new))  # behind the kept ones before it
     old = np.ones(pattern.nnz, bool)
     old[at] = False
     source = np.empty(pattern.nnz, np.int32)

@@ -6,6 +6,7 @@ from sparsecirc.rules._rewiring._deep_r import DeepR
 from sparsecirc.rules._rewiring._edges import Edges
 from sparsecirc.rules._rewiring._known import G2G, SET, RigL
 from sparsecirc.rules._rewiring._needs import Needs
+from sparsecirc.rules._rewiring._online import OnlineHebb
 from sparsecirc.rules._rewiring._rule import Exchanged, Rewire, cosine
 from sparsecirc.rules._rewiring._signals import Signals
 from sparsecirc.rules._rewiring._windows import Stdp, Traces, same_step
@@ -23,6 +24,7 @@ __all__ = [
     "Exchanged",
     "Needs",
     "OneShot",
+    "OnlineHebb",
     "Rewind",
     "Rewire",
     "RigL",

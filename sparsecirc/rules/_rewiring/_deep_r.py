@@ -102,7 +102,7 @@ class DeepR(Rewire):
             )
             moved[grown] = fresh
             self._signs[name] = moved
-            done.append(Exchanged(name, len(drop), site.pattern.nnz))
+            done.append(Exchanged(name, len(drop), site.nnz))
         self.last = tuple(done)
 
     def _cross(self, site: Site, theta: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -183,7 +183,7 @@ class Rewire:
         for name, site in self.sites.items():
             drop, grow = agreed(lambda site=site: self._plan(site, share), self.generator)  # type: ignore[misc]
             site.rewire(drop, grow, self.optimizer)
-            done.append(Exchanged(name, len(drop), site.pattern.nnz))
+            done.append(Exchanged(name, len(drop), site.nnz))
         self.last = tuple(done)
 
     def _plan(self, site: Site, share: float) -> Change:
@@ -194,7 +194,7 @@ class Rewire:
         out, new = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for gate in range(site.gates):
             start = int(whole.indptr[gate * height])
-            pattern = whole.row_block(gate * height, (gate + 1) * height)
+            pattern = whole if site.gates == 1 else whole.row_block(gate * height, (gate + 1) * height)
             part = values[start : start + pattern.nnz]
             tiers = self._modules.get(site.name)
             for tier in range(len(tiers.probabilities) if tiers is not None else 1):

@@ -45,6 +45,11 @@ class Site(Protocol):
         ...
 
     @property
+    def nnz(self) -> int:
+        """How many are alive."""
+        ...
+
+    @property
     def parameter(self) -> nn.Parameter:
         """What the optimizer holds."""
         ...
@@ -73,6 +78,11 @@ class SparseSite:
     def pattern(self) -> Pattern:
         """What is alive."""
         return self.weight.pattern
+
+    @property
+    def nnz(self) -> int:
+        """How many are alive."""
+        return self.weight.nnz
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -105,6 +115,11 @@ class MaskedSite:
     def pattern(self) -> Pattern:
         """What is alive."""
         return self.masks[self.name]
+
+    @property
+    def nnz(self) -> int:
+        """How many are alive."""
+        return self.masks[self.name].nnz
 
     @property
     def parameter(self) -> nn.Parameter:
