@@ -22,7 +22,7 @@ from benchmarks.studies import _lattice as study_lattice
 from benchmarks.studies import _reber as study_reber
 from benchmarks.studies import _strings as study_strings
 from benchmarks.studies import _structures as study_structures
-from benchmarks.studies._page import lines, markdown, spread
+from benchmarks.studies._page import lines, markdown, scatter, spread
 from benchmarks.studies._run import Progress, run
 from benchmarks.studies._study import Page, Row, Setting, Study, Task
 from sparsecirc import interpret, prune
@@ -260,3 +260,15 @@ def test_the_cost_of_the_lattice_is_measured_step_by_step(
     assert capsys.readouterr().out.count("together") == 2
     monkeypatch.setitem(lattice_algebra.GOALS, 64, 0.0)
     assert lattice_algebra.main(["--neurons", "64"]) == 5
+
+
+def test_points_are_drawn_where_they_belong() -> None:
+    series = {"a": [(0.0, 50.0), (1.0, 100.0)], "b<": [(0.5, 20.0)]}
+    root = ET.fromstring(scatter(series, x_label="x", y_label="y", y_range=(45.0, 100.0)))
+    circles = [e for e in root.iter() if e.tag.endswith("circle")]
+    assert len(circles) == 5  # the points, and one mark for each name
+    low, high, legend, middle, _ = ((float(c.get("cx", "")), float(c.get("cy", ""))) for c in circles)
+    assert low[0] < middle[0] < high[0] < legend[0]
+    assert high[1] < low[1] < middle[1]  # what lies below the range is drawn at its edge
+    assert circles[0].get("fill") != circles[3].get("fill") == "#fff"
+    assert "b<" in [e.text for e in root.iter() if e.tag.endswith("text")]

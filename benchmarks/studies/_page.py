@@ -144,3 +144,47 @@ def lines(
         f'transform="rotate(-90 14 {(top + height - bottom) / 2:.0f})">{escape(y_label)}</text></svg>\n'
     )
     return "".join(parts)
+
+
+def scatter(
+    series: Mapping[str, Sequence[tuple[float, float]]], *, x_label: str, y_label: str, y_range: tuple[float, float]
+) -> str:
+    """Points (x, y) by name as a self-contained SVG: discs for the first half of the names, rings for the second."""
+    width, height, left, right, top, bottom = 760, 400, 62, 220, 14, 46
+    low, high = y_range
+    xs = [x for points in series.values() for x, _ in points]
+    first, span = min(xs), max(max(xs) - min(xs), 1e-9)
+    half = -(-len(series) // 2)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        across = (x - first) / span * (width - left - right - 24)
+        return left + 12 + across, top + (high - min(max(y, low), high)) / (high - low) * (height - top - bottom)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+        f'role="img" aria-label="{escape(y_label)} over {escape(x_label)}">'
+        "<style>text{font:12px system-ui,sans-serif;fill:#1c2430}</style>"
+        '<rect width="100%" height="100%" fill="#fff"/>'
+    ]
+    for k in range(6):
+        value, tick = low + (high - low) * k / 5, first + span * k / 5
+        y, x = at(first, value)[1], at(tick, low)[0]
+        parts.append(
+            f'<line x1="{left}" x2="{width - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e3e7ee"/>'
+            f'<text x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>'
+            f'<text x="{x:.1f}" y="{height - bottom + 18}" text-anchor="middle">{tick:.3g}</text>'
+        )
+    for k, (name, points) in enumerate(series.items()):
+        colour = COLOURS[k % half]
+        style = (
+            f'fill="{colour}" fill-opacity="0.75"' if k < half else f'fill="#fff" stroke="{colour}" stroke-width="2"'
+        )
+        marks = [at(x, y) for x, y in points] + [(width - right + 30, top + 6 + 20 * k)]
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" {style}/>' for x, y in marks]
+        parts.append(f'<text x="{width - right + 42}" y="{top + 10 + 20 * k}">{escape(name)}</text>')
+    parts.append(
+        f'<text x="{(left + width - right) / 2:.0f}" y="{height - 8}" text-anchor="middle">{escape(x_label)}</text>'
+        f'<text x="14" y="{(top + height - bottom) / 2:.0f}" text-anchor="middle" '
+        f'transform="rotate(-90 14 {(top + height - bottom) / 2:.0f})">{escape(y_label)}</text></svg>\n'
+    )
+    return "".join(parts)

@@ -14,13 +14,14 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.studies._page import grouped, markdown, spread
+from benchmarks.studies._page import grouped, markdown, scatter, spread
 from benchmarks.studies._strings import KINDS, GraphReader, accuracy, strings, train
 from benchmarks.studies._study import Page, Row, Setting, Study, Task
 from sparsecirc.structures import STATISTICS, LayeredGraph, barabasi_albert, layered, statistics, watts_strogatz
 
 NAME = "structures"
 FAMILIES: Mapping[str, Callable[..., object]] = {"barabasi_albert": barabasi_albert, "watts_strogatz": watts_strogatz}
+FIGURE = "structures-betweenness.svg"
 NODES = (10, 31)
 PUBLISHED_ACCURACY = {
     ("rnn_tanh", "barabasi_albert"): 0.842,
@@ -101,13 +102,28 @@ def page(rows: Sequence[Row], setting: Setting) -> Page:
         "share of absent links. Deviations are over graphs and seeds.",
         "## Accuracy",
         markdown(("network", "here", "published"), table),
+        f"![accuracy over the variance of node betweenness]({FIGURE})",
         "## Correlation of accuracy with the graph",
         "Pearson's r over all graphs of both families, published numbers in parentheses; R² is that of a linear fit on "
         f"the three statistics that the thesis found strongest. From {size.graphs * len(FAMILIES)} graphs a cell, |r| "
         f"below {2 / max(size.graphs * len(FAMILIES), 1) ** 0.5:.2f} may be chance.",
         _correlations(rows, size),
     ]
-    return Page("\n\n".join(text) + "\n", {})
+    return Page("\n\n".join(text) + "\n", {FIGURE: _figure(rows, size)})
+
+
+def _figure(rows: Sequence[Row], size: Sizes) -> str:
+    """Accuracy over one of the three statistics that the thesis found strongest, the one that differs most here."""
+    series = {}
+    for family in FAMILIES:
+        for cell in size.cells:
+            found = [r for r in rows if (r.cell, r.method) == (cell, family)]
+            numbers = [int(r.scope.split()[-1]) for r in found]
+            series[f"{cell}, {family}"] = [
+                (statistics(drawn(family, k))["node_betweenness_var"], 100 * r.accuracy_before)
+                for k, r in zip(numbers, found, strict=True)
+            ]
+    return scatter(series, x_label="variance of node betweenness", y_label="accuracy, %", y_range=(45.0, 100.0))
 
 
 def _correlations(rows: Sequence[Row], size: Sizes) -> str:
