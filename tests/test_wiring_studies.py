@@ -82,6 +82,25 @@ def test_networks_have_the_wiring_that_they_are_called_by(network: str, wiring: 
             assert pattern.mask()[inside].all()
 
 
+def test_the_full_studies_plan_what_they_say(tmp_path: Path) -> None:
+    from benchmarks.studies._study import Setting
+
+    setting = Setting(False, (0, 1), tmp_path, print)
+    assert wired.density(wired.build("mlp_sparse", "er", 0, (1, 28, 28), wired.Size(64, 1))) == pytest.approx(
+        0.05, abs=0.002
+    )
+    for tasks, lacking in ((study.g2g_tasks, "mlp_sparse"), (study.dst_tasks, "mlp_wide")):
+        keys = [task.key for task in tasks(setting)]
+        assert len(set(keys)) == len(keys)
+        assert not any(lacking in key for key in keys)
+    assert sum("mlp_wide" in task.key for task in study.g2g_tasks(setting)) == 9
+    assert {task.key.split("seed")[0] for task in study.dst_tasks(setting) if "mlp_sparse" in task.key} == {
+        f"fashion_mnist mlp_sparse er {rule} "
+        for rule in ("static", "rigl", "deep_r", "g2g magnitude+random, fading", "g2g magnitude+hebb, fading",
+                     "g2g three+hebb, fading")
+    }  # fmt: skip
+
+
 def test_absent_copies_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARSECIRC_DATA", str(tmp_path))
     with pytest.raises(UsageError, match="set SPARSECIRC_DATA to the folder that holds cifar10-jpeg"):

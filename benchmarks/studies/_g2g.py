@@ -43,6 +43,7 @@ FULL: Sizes = {
     (CIFAR, "patch_mlp"): Size(256, 4),
     ("mnist", "mlp"): Size(256, 3),
     ("fashion_mnist", "mlp_wide"): Size(512, 8, seeds=1),
+    ("fashion_mnist", "mlp_sparse"): Size(256, 6),
 }
 QUICK: Sizes = {("fashion_mnist", "mlp"): Size(128, 6, 12000), ("fashion_mnist", "snn"): Size(128, 4, 6000, 4)}
 FAST, SHARE = 100, 0.05
@@ -139,7 +140,7 @@ def g2g_tasks(setting: Setting) -> Iterator[Task]:
     """Seed by seed, every wiring without rewiring and the modular ones with it."""
     for seed in setting.seeds:
         for (dataset, network), size in sizes(setting).items():
-            if size.seeds is not None and seed not in setting.seeds[: size.seeds]:
+            if network == "mlp_sparse" or (size.seeds is not None and seed not in setting.seeds[: size.seeds]):
                 continue
             rows: list[tuple[str, str, MakeRule | None]] = [(wiring, "static", None) for wiring in WIRINGS]
             rows += [
@@ -158,6 +159,12 @@ def dst_tasks(setting: Setting) -> Iterator[Task]:
             if dataset != "fashion_mnist" or network == "mlp_wide":
                 continue
             rules = dst_rules(size.epochs, seed)
+            if network == "mlp_sparse":
+                fading_er: list[tuple[str, str, MakeRule | None]] = [
+                    ("er", f"g2g {a}+{b}, fading", partial(fading, size.epochs, drop=PRUNE[a], grow=GROW[b]))
+                    for a, b in (("magnitude", "random"), ("magnitude", "hebb"), ("three", "hebb"))
+                ]
+                rules = [r for r in rules if r[0] == "er" and r[1] in ("static", "rigl", "deep_r")] + fading_er
             if network == "snn":
                 few = ("static", "set", "rigl", "g2g three+hebb")
                 rules = [r for r in rules if r[1] in few] + [("g2g_mixer", "g2g three+stdp", by_timing)]

@@ -26,6 +26,8 @@ from sparsecirc.rules import Rule
 BATCH, RATE, DECAY = 256, 1e-3, 1e-4
 GROUPS, P_INTRA, P_INTER = 8, 1.0, 0.15
 CIFAR = "cifar10-jpeg"
+SPARSE = 0.05
+"""Density of ``mlp_sparse``."""
 GROUPINGS: dict[str, Callable[[int], Layering]] = {
     "g2g_index": lambda _seed: by_index,
     "g2g_random": at_random,
@@ -43,7 +45,8 @@ class Row:
     Attributes:
         study: name of the study.
         dataset: images it was trained on.
-        network: ``mlp``, ``mlp_wide`` of twice the width, ``patch_mlp`` behind a patch encoder, or ``snn``.
+        network: ``mlp``, ``mlp_wide`` of twice the width, ``mlp_sparse`` with 5 % of the connections, ``patch_mlp``
+            behind a patch encoder, or ``snn``.
         wiring: one of `WIRINGS`.
         rule: what rewired it, or ``static``.
         density: live connections over all of the hidden weights.
@@ -198,6 +201,8 @@ def build(
         weights: list[nn.Module] = [nn.Linear(a, b) for a, b in sides]
     elif wiring == "er":
         shares = [m.density(b, a) for m, (a, b) in zip(g2g(3, GROUPS, P_INTRA, P_INTER), sides, strict=True)]
+        if network == "mlp_sparse":
+            shares = [SPARSE] * len(sides)
         weights = [SparseLinear(a, b, density=d) for (a, b), d in zip(sides, shares, strict=True)]
     else:
         makers = g2g(3, GROUPS, P_INTRA, P_INTER, grouping=GROUPINGS[wiring](seed))
