@@ -31,6 +31,7 @@ from sparsecirc.export.onnx import (  # noqa: E402
     run_onnx,
     stream_onnx,
 )
+from sparsecirc.export.onnx._library import kernel_sources, parts  # noqa: E402
 from sparsecirc.export.onnx._packed import encode  # noqa: E402
 
 GATED = ("rnn_tanh", "rnn_relu", "gru", "lstm")
@@ -257,3 +258,32 @@ def test_a_compiler_that_refuses_is_quoted(tmp_path):
     with pytest.raises(SparsecircError, match="failed with"):
         custom_ops(folder=tmp_path, flags=("-Werror=no-such-warning-anywhere", "-no-such-flag"))
     assert list((tmp_path / "onnx").iterdir()) == []
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_the_packer_under_sanitizers(tmp_path):
+    kernels = kernel_sources()
+    sources, common = parts(kernels)
+    objects = []
+    for source, own in [*sources, (Path(__file__).with_name("pack_check.c"), ())]:
+        if source.name != "operators.c":
+            objects.append(tmp_path / f"{source.stem}.o")
+            flags = [
+                "-std=c11",
+                "-O1",
+                "-g",
+                "-fsanitize=address,undefined",
+                "-fno-sanitize-recover=all",
+                *common,
+                *own,
+            ]
+            done = subprocess.run([COMPILER, *flags, "-c", source, "-o", objects[-1]], capture_output=True, text=True)
+            if "sanitize" in done.stderr:
+                pytest.skip("the compiler has no sanitizers")
+            assert done.returncode == 0, done.stderr
+    linked = [COMPILER, "-fsanitize=address,undefined", "-o", tmp_path / "check", *objects, "-lm"]
+    if subprocess.run(linked, capture_output=True, check=False).returncode:
+        pytest.skip("the libraries of the sanitizers are missing")
+    done = subprocess.run([tmp_path / "check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -36,7 +36,7 @@ def kernel_sources() -> Path:
     raise UnsupportedError(f"the C sources of the kernels are missing beside {package}: install the package again")
 
 
-def _parts(kernels: Path) -> tuple[list[tuple[Path, Sequence[str]]], tuple[str, ...]]:
+def parts(kernels: Path) -> tuple[list[tuple[Path, Sequence[str]]], tuple[str, ...]]:
     """Sources with their own flags, and the flags of all."""
     sources: list[tuple[Path, Sequence[str]]] = [(_HERE / name, ()) for name in _GLUE]
     for file in sorted((kernels / "src").glob("*.c")):
@@ -94,7 +94,7 @@ def _built(home: Path, flags: tuple[str, ...], command: tuple[str, ...]) -> Path
         return target
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=home) as work:
-        sources, common = _parts(kernels)
+        sources, common = parts(kernels)
         objects = []
         for source, own in sources:
             objects.append(str(Path(work) / f"{source.stem}.o"))
