@@ -421,6 +421,23 @@ def test_a_moving_average_weighs_batches_and_forgets():
     )
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_empty_batches_and_nan_do_no_harm(way):
+    torch.manual_seed(0)
+    model = nn.Sequential(SparseLinear(10, 16, density=0.4), nn.ReLU(), SparseRLIF(0.8, 16, density=0.3))
+    optimizer = torch.optim.SGD(model.parameters(), 0.0)
+    rule = Rewire(model, optimizer, drop=WAYS[way][0], grow=WAYS[way][1], fraction=0.2, every=1)
+    counts = {name: site.nnz for name, site in rule.sites.items()}
+    broken = torch.randn(3, 4, 10)
+    broken[1, 2, 5] = float("nan")
+    for x in (torch.zeros(3, 0, 10), torch.zeros(0, 4, 10), broken, torch.full((3, 4, 10), float("nan"))):
+        spikes, membranes = model(x)
+        (membranes.sum() + spikes.sum()).backward()
+        optimizer.step()
+        assert rule.step()
+        assert {name: site.nnz for name, site in rule.sites.items()} == counts
+
+
 # Modules stay --------------------------------------------------------------------------------------------------------
 
 

@@ -60,6 +60,8 @@ Grow: TypeAlias = "Callable[[Edges, int], NDArray[np.int64]]"
 
 
 def lowest(scores: Floats, n: int, may: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Positions of the ``n`` lowest scores among those that ``may``; of equal ones, the first."""
+    """Positions of the ``n`` lowest scores among those that ``may``; of equal ones, the first; NaN is highest."""
     among = np.flatnonzero(may)
-    return among[highest(-scores[among], n)]
+    turned = -scores[among]
+    turned[np.isnan(turned)] = -np.inf
+    return among[highest(turned, n)]

@@ -192,8 +192,8 @@ class Signals:
             return
         drive, spikes = args[0], output[0].detach()
         seq = spikes if spikes.ndim == 3 else spikes.unsqueeze(0)
-        first = args[1].detach() if len(args) > 1 and args[1] is not None else torch.zeros_like(seq[0])
-        call = Call(torch.cat([first.unsqueeze(0), seq[:-1]]), seq)
+        first = args[1].detach() if len(args) > 1 and args[1] is not None else seq.new_zeros(seq.shape[1:])
+        call = Call(torch.cat([first.unsqueeze(0), seq])[: len(seq)], seq)
         self._heard[name].calls.append(call)
         if self._gradients:
             call.follow(drive)
@@ -356,12 +356,9 @@ class Signals:
 
 def _sequences(calls: list[Call]) -> list[tuple[Tensor, Tensor]]:
     """(T, B, in) and (T, B, out) of each sequence: calls on single steps are the steps of one."""
-    steps = [c for c in calls if c.pre.ndim == 2]
-    made = [
-        (c.pre.reshape(len(c.pre), -1, c.pre.shape[-1]), c.post.reshape(len(c.post), -1, c.post.shape[-1]))
-        for c in calls
-        if c.pre.ndim > 2
-    ]
-    if steps and all(c.pre.shape == steps[0].pre.shape for c in steps):
-        return [*made, (torch.stack([c.pre for c in steps]), torch.stack([c.post for c in steps]))]
-    return [*made, *((c.pre.unsqueeze(0), c.post.unsqueeze(0)) for c in steps)]
+    pairs = [(c.pre, c.post) if c.pre.ndim > 1 else (c.pre.unsqueeze(0), c.post.unsqueeze(0)) for c in calls]
+    made = [(pre.flatten(1, -2), post.flatten(1, -2)) for pre, post in pairs if pre.ndim > 2]
+    steps = [pair for pair in pairs if pair[0].ndim == 2]
+    if steps and all(pre.shape == steps[0][0].shape for pre, _ in steps):
+        return [*made, (torch.stack([pre for pre, _ in steps]), torch.stack([post for _, post in steps]))]
+    return [*made, *((pre.unsqueeze(0), post.unsqueeze(0)) for pre, post in steps)]
