@@ -19,7 +19,7 @@ pytest.importorskip("onnxruntime", reason="needs the package onnxruntime")
 
 from sparsecirc.export.onnx import export_onnx, run_onnx, stream_onnx  # noqa: E402
 from sparsecirc.export.onnx._form import Form  # noqa: E402
-from sparsecirc.export.onnx._split import components, groups  # noqa: E402
+from sparsecirc.export.onnx._split import components, groups, in_order  # noqa: E402
 
 
 def apart(cell, sizes, *, inputs=6, seed=0, reverse=False, shuffled=True):
@@ -82,10 +82,52 @@ def test_every_cell_in_parts(tmp_path, cell, reverse, lengths):
         close(done.paths[0], graph, sequence(np.random.default_rng(1), steps, batch, 6), lengths=valid)
 
 
+def triangular(cell, units, *, cycle=0, seed=0, reverse=False):
+    """A layer whose units read only themselves and earlier ones, in a random order; the middle ones form a cycle."""
+    graph = recurrent_graph(CELLS[cell], 6, units, 1.0, seed=seed, reverse=reverse)
+    rng = np.random.default_rng(seed)
+    keep = np.tri(units, dtype=bool) & (rng.random((units, units)) < 0.6)
+    middle = slice(units // 3, units // 3 + cycle)
+    keep[middle, middle] = True
+    order = rng.permutation(units)
+    keep = keep[np.ix_(order, order)]
+    layer = graph.recurrent[0]
+    graph = replace(graph, outputs={"y": "rnn"})
+    return graph.replace_nodes(layer.with_params(hh=layer.params["hh"] * np.tile(keep, (layer.cell.n_gates, 1)) * 2))
+
+
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "lstm"])
+def test_units_in_an_order(tmp_path, cell, reverse, lengths):
+    units = 700 if cell.startswith("rnn") else 360
+    graph = triangular(cell, units, cycle=50, reverse=reverse)
+    done = export_onnx(graph, tmp_path / "net.onnx", lengths=lengths)
+    assert any("is written in" in n for n in done.notes)
+    for steps, batch in ((1, 1), (2, 1), (11, 3)):
+        valid = np.array([steps, 0, 1][:batch]) if lengths else None
+        close(done.paths[0], graph, sequence(np.random.default_rng(1), steps, batch, 6), lengths=valid)
+    onnx.checker.check_model(onnx.load(done.paths[0]), full_check=True)
+
+
+def test_an_order_is_not_made_up():
+    for graph in (triangular("gru", 240), recurrent_graph(CELLS["lstm"], 6, 240, 0.1, seed=1)):
+        assert len(in_order(graph.recurrent[0], Form.OP)) == 1
+    layer = triangular("lstm", 240, cycle=50).recurrent[0]
+    parts = in_order(layer, Form.OP)
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(240))
+    seen = np.zeros(240, bool)
+    for part in parts:  # reads nothing of later parts
+        seen[part] = True
+        rows = (np.arange(4)[:, None] * 240 + part).ravel()
+        assert not np.any(layer.params["hh"][rows][:, ~seen])
+
+
 @pytest.mark.parametrize("form", ["op", "scan", "packed"])
 @pytest.mark.parametrize("opset", [17, 20])
 def test_forms_and_opsets(tmp_path, form, opset):
-    graph, _ = apart("gru", (260, 200, 220), shuffled=opset == 17)
+    sizes = (260, 200, 220) if form == "scan" else (130, 100, 110)
+    graph, _ = apart("gru", sizes, shuffled=opset == 17)
     done = export_onnx(graph, tmp_path / "net.onnx", form=form, opset=opset)
     whole = export_onnx(graph, tmp_path / "whole.onnx", form=form, opset=opset, structure=False)
     assert any("'rnn' is written in" in n for n in done.notes)

@@ -12,7 +12,7 @@ from sparsecirc.export.onnx._cells import carried, drive, step
 from sparsecirc.export.onnx._form import Form, choose
 from sparsecirc.export.onnx._functions import DOMAIN
 from sparsecirc.export.onnx._lowering import Lowering, as_float
-from sparsecirc.export.onnx._split import groups, part_of
+from sparsecirc.export.onnx._split import groups, in_order, part_of
 from sparsecirc.ir import Recurrent
 
 _OPERATORS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
@@ -36,14 +36,7 @@ def recurrent(low: Lowering, node: Recurrent) -> None:
     else:
         form = low.forms[node.name] = choose(node, low.graph, low.form)
         wanted = [p for p in node.ports() if _is_read(low, node, p)] or [node.ports()[0]]
-        units = groups(node, form) if low.structure else [np.arange(node.units)]
-        if len(units) > 1:
-            low.split[node.name] = [len(u) for u in units]
-            ports = _together(
-                low, node, [_whole(low, part_of(node, u, k), x, form, wanted) for k, u in enumerate(units)], units
-            )
-        else:
-            ports = _whole(low, node, x, form, wanted)
+        ports = _parted(low, node, x, form, wanted) if low.structure else _whole(low, node, x, form, wanted)
         if form is not Form.SCAN and "c" in ports:
             low.last[f"{node.name}.c"] = ports["c"]  # [B, units]
     for port, value in ports.items():
@@ -61,6 +54,35 @@ def _reordered(node: Recurrent, array: NDArray[Any], gates: tuple[str, ...]) -> 
 def _whole(low: Lowering, node: Recurrent, x: str, form: Form, wanted: list[str]) -> dict[str, str]:
     """Ports of a layer, or of a part of one, over whole sequences."""
     return _scan(low, node, x, wanted) if form is Form.SCAN else _operator(low, node, x, form)
+
+
+def _parted(low: Lowering, node: Recurrent, x: str, form: Form, wanted: list[str]) -> dict[str, str]:
+    """A layer in the parts that it falls into, or whole."""
+    units, ordered = groups(node, form), False
+    if len(units) == 1:
+        units, ordered = in_order(node, form), True
+    if len(units) == 1:
+        return _whole(low, node, x, form, wanted)
+    low.split[node.name] = [len(u) for u in units]
+    made: list[dict[str, str]] = []
+    for k, mine in enumerate(units):
+        given, reads = x, None
+        if ordered and k:
+            rows = (np.arange(node.cell.n_gates)[:, None] * node.units + mine).ravel()
+            read = [j for j in range(k) if np.any(node.weight("hh")[np.ix_(rows, units[j])])]
+            if read:
+                before = [_shifted(low, node, made[j]["h"], j) for j in read]
+                given = low.b.op("Concat", [x, *before], f"{node.name}.part{k}.input", axis=-1)
+                reads = np.concatenate([units[j] for j in read])
+        made.append(_whole(low, part_of(node, mine, k, reads), given, form, wanted))
+    return _together(low, node, made, units)
+
+
+def _shifted(low: Lowering, node: Recurrent, h: str, k: int) -> str:
+    """The state of the step before at every step, zero at the first; of a reverse layer that of the step after."""
+    name, b = f"{node.name}.part{k}.before", low.b
+    pads = b.ints([-1, 0, 0, 1, 0, 0] if node.reverse else [1, 0, 0, -1, 0, 0], f"{name}.pads")
+    return b.op("Pad", [h, pads], name)
 
 
 def _together(
