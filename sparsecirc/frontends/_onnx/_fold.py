@@ -16,7 +16,7 @@ Attributes = Mapping[str, Any]
 Fold = Callable[[Tensors, Attributes, Sequence[Any]], Any]
 
 
-def _axes(attributes: Attributes, inputs: Sequence[Any], k: int = 1) -> tuple[int, ...] | None:
+def axes_of(attributes: Attributes, inputs: Sequence[Any], k: int = 1) -> tuple[int, ...] | None:
     """Axes of a squeeze or a reduction: an attribute in old files, an input in new ones."""
     given = attributes.get("axes")
     if given is None and len(inputs) > k and inputs[k] is not None:
@@ -103,11 +103,11 @@ def _reshape(t: Tensors, a: Attributes, x: Sequence[Any]) -> Array:
 
 
 def _squeeze(t: Tensors, a: Attributes, x: Sequence[Any]) -> Array:
-    return np.asarray(np.squeeze(x[0], _axes(a, x)))
+    return np.asarray(np.squeeze(x[0], axes_of(a, x)))
 
 
 def _unsqueeze(t: Tensors, a: Attributes, x: Sequence[Any]) -> Array:
-    return np.expand_dims(x[0], _axes(a, x) or ())
+    return np.expand_dims(x[0], axes_of(a, x) or ())
 
 
 def _scatter_elements(t: Tensors, a: Attributes, x: Sequence[Any]) -> Array:
@@ -187,7 +187,7 @@ FOLDS: Mapping[str, Fold] = {
     "Not": lambda _t, _a, x: ~x[0],
     "Neg": lambda _t, _a, x: -x[0],
     "Sqrt": lambda _t, _a, x: np.sqrt(x[0]),
-    "ReduceProd": lambda _t, a, x: np.prod(x[0], axis=_axes(a, x), keepdims=bool(a.get("keepdims", 1))),
+    "ReduceProd": lambda _t, a, x: np.prod(x[0], axis=axes_of(a, x), keepdims=bool(a.get("keepdims", 1))),
     "Where": lambda _t, _a, x: np.where(x[0], x[1], x[2]),
 }
 """By operator."""

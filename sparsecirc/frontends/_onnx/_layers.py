@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsecirc.errors import UnsupportedError
 from sparsecirc.frontends._onnx._build import Attributes, Build
-from sparsecirc.frontends._onnx._fold import _axes, lengths, slices
+from sparsecirc.frontends._onnx._fold import axes_of, lengths, slices
 from sparsecirc.frontends._onnx._shapes import reshaped
 from sparsecirc.frontends._onnx._values import Anything, Array, Axis, Value
 from sparsecirc.ir import Add, Affine, Concat, Conv, Elementwise, Embedding, Linear, Multiply, Pool, TimeReduce
@@ -145,7 +145,7 @@ def _transpose(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> lis
 
 def _squeeze(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> list[Anything]:
     value = _value(node, x[0])
-    given = _axes(a, x)
+    given = axes_of(a, x)
     gone = {k % len(value.axes) for k in given} if given is not None else {
         k for k, axis in enumerate(value.axes) if b.length(value, axis) == 1}  # fmt: skip
     return [replace(value, axes=_without(b, node, value, gone))]
@@ -164,7 +164,7 @@ def _without(b: Build, node: Any, value: Value, gone: set[int]) -> tuple[Axis, .
 
 
 def _unsqueeze(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> list[Anything]:
-    value, new = _value(node, x[0]), list(_axes(a, x) or ())
+    value, new = _value(node, x[0]), list(axes_of(a, x) or ())
     axes: list[Axis] = list(value.axes)
     for k in sorted(n % (len(axes) + len(new)) for n in new):
         axes.insert(k, None)
@@ -277,7 +277,7 @@ def _concat(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> list[A
 
 
 def _reduce(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> list[Anything]:
-    value, over = b.joined(_value(node, x[0]), node.name), _axes(a, x)
+    value, over = b.joined(_value(node, x[0]), node.name), axes_of(a, x)
     if over is None or len(over) != 1 or value.axes[over[0] % len(value.axes)] != "T":
         raise UnsupportedError(f"{node.op_type} '{node.name}' reduces something else than the time axis")
     how = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max"}[node.op_type]
