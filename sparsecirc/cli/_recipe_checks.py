@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING
 
-from sparsecirc.cli._choices import Budget, Method, Schedule, Scope
+from sparsecirc.cli._choices import Budget, Keep, Method, Schedule, Scope
 from sparsecirc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -95,9 +95,14 @@ def _of_neurons(r: Recipe) -> Iterator[tuple[str, str]]:
     ):
         if said:
             yield name, f"{lead}: {name.replace('_', '-')} says nothing about that, leave it out"
-    if r.method is Method.LATTICE and (r.sparsity is not None or r.lattice_per_gate):
-        name = "sparsity" if r.sparsity is not None else "lattice_per_gate"
-        yield name, f"{lead}, and the lattice decides which by one order: leave {name.replace('_', '-')} out"
+    for name, said in (
+        ("sparsity", r.sparsity is not None),
+        ("lattice_per_gate", r.lattice_per_gate),
+        ("lattice_keep", r.lattice_keep is not Keep.COVER),
+        ("lattice_ranked", not r.lattice_ranked),
+    ):
+        if said and r.method is Method.LATTICE:
+            yield name, f"{lead}, and the lattice decides which by one order: leave {name.replace('_', '-')} out"
 
 
 def _left_over(r: Recipe, options: Collection[str]) -> Iterator[tuple[str, str]]:

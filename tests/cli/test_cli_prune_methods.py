@@ -342,6 +342,7 @@ TRAINED = ("--data", "digits", "--epochs", "2")
         (("--pattern", "neurons", "--include", "*.hh"), ("whole units", "include says nothing")),
         (("--pattern", "neurons", "--budget", "erdos-renyi"), ("budget says nothing",)),
         (("--pattern", "neurons", "--method", "lattice", "-s", "0.5"), ("the lattice decides", "leave sparsity out")),
+        (("--pattern", "neurons", "--method", "lattice", "--lattice-keep", "both"), ("leave lattice-keep out",)),
     ],
 )
 def test_what_cannot_be_is_refused(cli: Cli, options: tuple[str, ...], words: tuple[str, ...]) -> None:
