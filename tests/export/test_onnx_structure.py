@@ -62,8 +62,7 @@ def test_small_layers_stay_whole_and_crumbs_are_joined():
     assert len(groups(replace(crumbs, feature_shape=(300,)), Form.OP)) == 1
 
 
-@pytest.mark.parametrize("lengths", [False, True])
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("reverse", "lengths"), [(False, False), (True, True)])
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_in_parts(tmp_path, cell, reverse, lengths):
     sizes = (128, 96, 120) if not CELLS[cell].vectors else (500, 500)
@@ -96,8 +95,7 @@ def triangular(cell, units, *, cycle=0, seed=0, reverse=False):
     return graph.replace_nodes(layer.with_params(hh=layer.params["hh"] * np.tile(keep, (layer.cell.n_gates, 1)) * 2))
 
 
-@pytest.mark.parametrize("lengths", [False, True])
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("reverse", "lengths"), [(False, False), (True, True)])
 @pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "lstm"])
 def test_units_in_an_order(tmp_path, cell, reverse, lengths):
     units = 700 if cell.startswith("rnn") else 360
