@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc._bench import BenchReport
-from sparsecirc._bench._job import SPARSE_BELOW
+from sparsecirc._bench._job import SPARSE_UP_TO
 from sparsecirc.ir import Graph
 
 
@@ -104,7 +104,7 @@ def bytes_of(graph: Graph, engine: str) -> int:
     total = 0
     index = {"torch_csr": 4, "scipy_csr": 4, "torch_sparse": 8}.get(engine, 0)
     for view in graph.weights():
-        if index and view.pattern.density < SPARSE_BELOW:
+        if index and view.pattern.density <= SPARSE_UP_TO:
             total += (4 + index) * view.pattern.nnz + index * (view.value.shape[0] + 1)
         else:
             total += (1 if "int8" in engine else 4) * view.value.size

@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # torch is imported by the engines that need it, and only whe
 Array = NDArray[Any]
 Inputs = dict[str, Array]
 Run = Callable[[], Sequence[Array]]
-SPARSE_BELOW = 0.5
-"""Sparse libraries get a matrix in compressed form only below this density; above it their dense product is faster."""
+SPARSE_UP_TO = 0.5
+"""Sparse libraries get a matrix in compressed form up to this density; above it as a dense product."""
 
 
 class CannotRun(Exception):

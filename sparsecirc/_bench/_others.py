@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsecirc._bench._job import SPARSE_BELOW, Array, Job, Run, fold_bias, used_ports
+from sparsecirc._bench._job import SPARSE_UP_TO, Array, Job, Run, fold_bias, used_ports
 from sparsecirc._bench._loop import Loop, Ops
 from sparsecirc.ir import Graph, Node, Recurrent
 from sparsecirc.ir._node import Context
@@ -61,7 +61,7 @@ def _matrix(node: Node, role: str) -> Any:
     import scipy.sparse
 
     pattern, weight = node.patterns.get(role), node.weight(role).astype(np.float32)
-    if pattern is None or pattern.density >= SPARSE_BELOW:
+    if pattern is None or pattern.density > SPARSE_UP_TO:
         return weight
     return scipy.sparse.csr_array((pattern.values(weight), pattern.indices, pattern.indptr), shape=pattern.shape)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sparsecirc._bench._job import SPARSE_BELOW, CannotRun, Job, Run, fold_bias, used_ports
+from sparsecirc._bench._job import SPARSE_UP_TO, CannotRun, Job, Run, fold_bias, used_ports
 from sparsecirc._bench._loop import Loop, Ops
 from sparsecirc.ir import Graph, Node, Recurrent
 
@@ -53,7 +53,7 @@ def prepare_torch_sparse(job: Job) -> Run:
 
     def compress(node: Node, role: str) -> Product | None:
         pattern = node.patterns.get(role)
-        if pattern is None or pattern.density >= SPARSE_BELOW:
+        if pattern is None or pattern.density > SPARSE_UP_TO:
             return None
         matrix = torch_sparse.SparseTensor(
             rowptr=to_index(pattern.indptr),
@@ -240,7 +240,7 @@ def _csr(node: Node, role: str) -> Product | None:
     import torch
 
     pattern = node.patterns.get(role)
-    if pattern is None or pattern.density >= SPARSE_BELOW:
+    if pattern is None or pattern.density > SPARSE_UP_TO:
         return None
     values = to_tensor(pattern.values(node.weight(role)))
     with warnings.catch_warnings():
