@@ -63,23 +63,28 @@ def normalised(samples: Sequence[tuple[float, Tensor, Tensor]], *, centered: boo
         samples: weight, targets (M, rows) and sources (M, cols) of each batch.
         centered: subtract the weighted mean of each unit first.
     """
-    roots = torch.cat([torch.full((len(a), 1), w**0.5) for w, a, _ in samples])
-    sides = (torch.cat([a for _, a, _ in samples]).float(), torch.cat([b for _, _, b in samples]).float())
-    return Sides(*(_unit(side, roots, centered) for side in sides))
+    weights = torch.cat([torch.full((len(a), 1), w) for w, a, _ in samples])
+    sides = (_joined([a for _, a, _ in samples]), _joined([b for _, _, b in samples]))
+    return Sides(*(_unit(side, weights, centered) for side in sides))
 
 
-def _unit(side: Tensor, roots: Tensor, centered: bool) -> Tensor:
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return (parts[0] if len(parts) == 1 else torch.cat(list(parts))).float()
+
+
+def _unit(side: Tensor, weights: Tensor, centered: bool) -> Tensor:
     if centered:
-        weight = roots.square()
-        side = side - (weight * side).sum(0) / weight.sum().clamp(min=EPS)
-    side = roots * side
-    return side / (side.square().sum(0).sqrt() + EPS)
+        side = side - (weights * side).sum(0) / weights.sum().clamp(min=EPS)
+    if bool((weights != 1).any()):
+        side = weights.sqrt() * side
+    norm: Tensor = torch.linalg.vector_norm(side, dim=0)
+    return side / (norm + EPS)
 
 
 def thinned(parts: Iterable[tuple[Tensor, Tensor]], limit: int) -> tuple[Tensor, Tensor]:
     """(targets, sources) of all parts, evenly thinned to at most ``limit`` samples."""
     lists = list(parts)
-    left, right = (torch.cat([p[k] for p in lists]) for k in (0, 1))
+    left, right = lists[0] if len(lists) == 1 else (torch.cat([p[k] for p in lists]) for k in (0, 1))
     if len(left) <= limit:
         return left, right
     index = torch.linspace(0, len(left) - 1, limit, dtype=torch.float64).round().long()
