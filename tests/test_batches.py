@@ -36,6 +36,21 @@ def test_blocks_of_a_batch_meet_at_every_size(cell: Cell, units: int, batch: int
         assert np.allclose(got.state[name], state, rtol=0, atol=TOLERANCE.outputs)
 
 
+@pytest.mark.parametrize(("shape", "name"), [((16, 1), "block16x1"), ((8, 1), "block8x1"), ((4, 4), "block4x4")])
+@pytest.mark.parametrize("units", [48, 112])
+@pytest.mark.parametrize("cell", [GRU, LSTM], ids=lambda c: c.name)
+def test_blocks_serve_batches(shape: tuple[int, int], name: str, units: int, cell: Cell) -> None:
+    graph = recurrent_graph(cell, 16, units, 0.3, pattern=patterns.block(*shape))
+    blocks = sc.compile(graph)
+    assert {c.batched for c in blocks.explain().rows} == {name}
+    x = batch_of(graph, 7, 19)
+    lengths = np.arange(19) % 8
+    got, want = blocks.run(x, lengths=lengths), interpret(graph, x, lengths=lengths)
+    assert np.allclose(got.y, want.y, rtol=0, atol=TOLERANCE.outputs)
+    for name, state in want.state.items():
+        assert np.allclose(got.state[name], state, rtol=0, atol=TOLERANCE.outputs)
+
+
 def test_explain_says_what_serves_batches() -> None:
     rows = {c.weight: c for c in sc.compile(recurrent_graph(GRU, 9, 300, 0.2)).explain().rows}
     assert (rows["rnn.ih"].batched, rows["rnn.hh"].batched) == ("csr", "tiled_csr")

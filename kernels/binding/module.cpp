@@ -248,6 +248,7 @@ void product_batched(const Matrix &m, const std::string &isa, const In<float> &x
                      Out<float> y) {
   const sc_ops *ops = ops_for(isa);
   need(ops->mm_rows[m.get()->format] != nullptr, "format '" + m.format() + "' has no batched kernel");
+  need(!m.get()->order, "batched kernels take rows as given, this matrix has them in another order");
   need(x.ndim() == 2 && y.ndim() == 2 && x.shape(1) == y.shape(1) && static_cast<int64_t>(x.shape(0)) == m.cols() &&
            static_cast<int64_t>(y.shape(0)) == m.rows() && static_cast<int64_t>(x.shape(1)) % ops->vector == 0,
        "product_batched: x must be (cols, batch) and y (rows, batch), batch a multiple of the vector length");
@@ -323,7 +324,8 @@ class Layer {
     const sc_ops *ops = ops_for(isa);
     for (const auto *m : {&ih_, &hh_, &hr_}) {
       usable(m->get(), ops);
-      need(!batched || !*m || ops->mm_rows[(*m)->get()->format], "a matrix has no batched kernel");
+      need(!batched || !*m || (ops->mm_rows[(*m)->get()->format] && !(*m)->get()->order),
+           "a matrix has no batched kernel");
     }
     need(!batched || !l_.beta, "cells with parameters per unit run sample by sample");
     need(x.ndim() == 3 && static_cast<int64_t>(x.shape(2)) == l_.in, "x must be (steps, batch, in)");

@@ -92,7 +92,7 @@ typedef struct sc_matrix {
 /* y = bias + W x; bias may be null. scratch: room for cols int32, rounded up to a multiple of SC_PAD. */
 typedef void (*sc_mv_fn)(const sc_matrix *w, const float *x, const float *bias, float *y, int32_t *scratch);
 /* Rows first .. last of Y = bias + W X with X (cols, batch); y (last - first, batch) starts at row `first`. The batch
- * is a multiple of the vector length. */
+ * is a multiple of the vector length, and rows are in the order of y. */
 typedef void (*sc_mm_rows_fn)(const sc_matrix *w, const float *x, const float *bias, float *y, int64_t batch,
                               int64_t first, int64_t last);
 /* y[k] = bias + W x[k] for n vectors at stride ldx, results at stride ldy. */

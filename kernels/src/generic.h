@@ -136,6 +136,56 @@ static void SC_PLAIN(dense_mm_rows)(const sc_matrix *w, const float *x, const fl
 }
 #undef SC_DENSE_PART
 
+/* Four rows of a strip of blocks times VECTORS vectors of the batch at once, from k on: each input that is loaded
+ * serves four weights.
+ */
+#define SC_BLOCK_PART(VECTORS)                                                                           \
+  {                                                                                                      \
+    sc_vec s[4][VECTORS];                                                                                \
+    for (int i = 0; i < 4; i++)                                                                          \
+      for (int j = 0; j < (VECTORS); j++) s[i][j] = sc_splat(b[i]);                                      \
+    for (int32_t block = from; block < to; block++) {                                                    \
+      const float *v = w->values + (int64_t)block * height * width + quad;                               \
+      const float *q = x + (int64_t)w->index32[block] * batch + k;                                       \
+      for (int64_t c = 0; c < width; c++, v += height, q += batch) {                                     \
+        sc_vec in[VECTORS];                                                                              \
+        for (int j = 0; j < (VECTORS); j++) in[j] = sc_load(q + j * SC_VL);                              \
+        for (int i = 0; i < 4; i++)                                                                      \
+          for (int j = 0; j < (VECTORS); j++) s[i][j] = sc_madd(v[i], in[j], s[i][j]);                   \
+      }                                                                                                  \
+    }                                                                                                    \
+    for (int64_t i = 0; i < n; i++)                                                                      \
+      for (int j = 0; j < (VECTORS); j++) sc_store(o + i * batch + k + j * SC_VL, s[row - quad + i][j]); \
+  }
+
+static inline
+    __attribute__((always_inline)) void SC_NAME(blocks_mm_rows)(const sc_matrix *w, const float *x, const float *bias,
+                                                                float *y, int64_t batch, int64_t first, int64_t last,
+                                                                const int64_t height, const int64_t width) {
+  for (int64_t r = first; r < last;) {
+    const int64_t row = r % height, quad = row / 4 * 4, left = quad + 4 - row, n = left < last - r ? left : last - r;
+    const int32_t from = w->ptr[r / height], to = w->ptr[r / height + 1];
+    float b[4] = {0}, *o = y + (r - first) * batch;
+    for (int64_t i = 0; bias && i < n; i++) b[row - quad + i] = bias[r + i];
+    int64_t k = 0;
+#if SC_VL == 16
+    for (; k + 4 * SC_VL <= batch; k += 4 * SC_VL) SC_BLOCK_PART(4)
+#endif
+    for (; k + 2 * SC_VL <= batch; k += 2 * SC_VL) SC_BLOCK_PART(2)
+    for (; k < batch; k += SC_VL) SC_BLOCK_PART(1)
+    r += n;
+  }
+}
+#undef SC_BLOCK_PART
+
+#define X(name, height, width)                                                                                         \
+  static void SC_PLAIN(name##_mm_rows)(const sc_matrix *w, const float *x, const float *bias, float *y, int64_t batch, \
+                                       int64_t first, int64_t last) {                                                  \
+    SC_NAME(blocks_mm_rows)(w, x, bias, y, batch, first, last, height, width);                                         \
+  }
+SC_BLOCKS(X)
+#undef X
+
 /* Starts y at the bias, or zero, and lists the inputs that are not zero (a NaN is not): how many there are. */
 static inline int64_t SC_NAME(events)(const sc_matrix *w, const float *x, const float *bias, float *y,
                                       int32_t *active) {

@@ -15,7 +15,7 @@ from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
 from sparsecirc.cells import ALIF
 from sparsecirc.errors import UsageError
-from sparsecirc.formats import CSR, DENSE, TILED_CSR, Format, Packed
+from sparsecirc.formats import BLOCK_SHAPES, BLOCKS, CSR, DENSE, TILED_CSR, Format, Packed
 from sparsecirc.ir import Context, Linear, Node, Recurrent, State, Values
 
 Array = NDArray[Any]
@@ -24,8 +24,8 @@ Runner = Callable[[Values, State, Context], tuple[dict[str, Array], State]]
 BATCHED_FROM = 8
 """Batch from which gated layers hold their state as (units, batch)."""
 
-BATCHED_CSR_BELOW = 0.5
-"""Density below which the batched kernel reads compressed rows instead of dense panels."""
+BATCHED_BLOCKS_BELOW, BATCHED_CSR_BELOW = 0.9, 0.5
+"""Densities below which batched kernels read whole blocks, or compressed rows, instead of dense panels."""
 
 TILED_CSR_ABOVE = 256
 """Columns above which the inputs of a batch no longer stay in the first cache, and rows are cut into tiles."""
@@ -50,16 +50,26 @@ def batched_formats(
     """
     if node.cell.vectors:
         return None
-    known = {f.name: f for f in (DENSE, CSR, TILED_CSR)}
+    known = {f.name: f for f in (DENSE, CSR, TILED_CSR, *BLOCKS.values())}
     if any(formats[role] not in known for role in forced if role in formats):
         return None
-    chosen = {}
-    for role, name in formats.items():
-        pattern = node.patterns.get(role)
-        rare = pattern is not None and pattern.density < BATCHED_CSR_BELOW
-        wide = node.weight(role).shape[1] > TILED_CSR_ABOVE
-        chosen[role] = known[name] if role in forced else TILED_CSR if rare and wide else CSR if rare else DENSE
-    return chosen
+    return {
+        role: known[name] if role in forced else _batched(node.patterns.get(role), node.weight(role).shape[1])
+        for role, name in formats.items()
+    }
+
+
+def _batched(pattern: Pattern | None, cols: int) -> Format:
+    """What serves batches best: blocks share the loads of inputs between four rows, as dense panels do."""
+    if pattern is None or pattern.density >= BATCHED_BLOCKS_BELOW:
+        return DENSE
+    shape = pattern.block_shape(list(BLOCK_SHAPES.values()))
+    for name, candidate in BLOCK_SHAPES.items():
+        if candidate == shape:
+            return BLOCKS[name]
+    if pattern.density >= BATCHED_CSR_BELOW:
+        return DENSE
+    return TILED_CSR if cols > TILED_CSR_ABOVE else CSR
 
 
 def _vector(node: Node, role: str) -> NDArray[np.float32] | None:
@@ -123,7 +133,7 @@ class RecurrentRunner:
         for role, single in self.packed.items():
             pattern = self.node.patterns.get(role) or Pattern.full(*single.shape)
             weight = np.ascontiguousarray(self.node.weight(role), np.float32)
-            same = single.format == formats[role].name
+            same = single.format == formats[role].name and single.order is None  # batches keep rows as given
             packed[role] = single if same else formats[role].pack(pattern, weight)
         return self._layer(packed)
 
