@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.studies._continual import CONTINUAL
 from benchmarks.studies._exports import EXPORTS
 from benchmarks.studies._g2g import DST_STUDY, G2G_STUDY
 from benchmarks.studies._lattice import LATTICE
@@ -20,7 +21,9 @@ from benchmarks.studies._study import SEEDS, Setting, Study
 from sparsecirc._files import write_atomic
 from sparsecirc.errors import SparsecircError
 
-STUDIES: dict[str, Study] = {study.name: study for study in (DST_STUDY, EXPORTS, G2G_STUDY, LATTICE, REBER, STRUCTURES)}
+STUDIES: dict[str, Study] = {
+    study.name: study for study in (CONTINUAL, DST_STUDY, EXPORTS, G2G_STUDY, LATTICE, REBER, STRUCTURES)
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as a JSON list")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write page, drawings and rows of a complete study")
     parser.add_argument("--work", type=Path, default=Path("runs/studies"), metavar="DIR", help="default runs/studies")
+    parser.add_argument("--partial", action="store_true", help="with --out: write the page before all rows are there")
     parser.add_argument("--minutes", type=float, metavar="N", help="start no new task after this time; go on later")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier runs of this study kept")
     args = parser.parse_args(argv)
@@ -63,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(study.table(progress.rows))
     if args.json is not None:
         write_atomic(args.json, json.dumps([r.to_json() for r in progress.rows], indent=1).encode())
-    if args.out is not None and progress.complete:
+    if args.out is not None and (progress.complete or (args.partial and progress.rows)):
         write_page(study, setting, progress.rows, args.out)
         say(f"written to {args.out / study.name}.md")
     elif not progress.complete and code == 0:

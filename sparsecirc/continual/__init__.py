@@ -17,7 +17,7 @@ from sparsecirc.continual._projecting import CapacityWarning, Mode
 from sparsecirc.continual._regularise import EWC, SI
 from sparsecirc.continual._rehearsal import DERpp, Replay
 from sparsecirc.continual._restricted import RestrictedProjection
-from sparsecirc.continual._run import Learner, Setting, Step, adam, run, sgd
+from sparsecirc.continual._run import Learner, MakeOptimizer, Setting, Step, adam, run, sgd
 from sparsecirc.continual._scenario import Increment, Scenario, Task, flat, from_tasks, permuted, rotated, split
 from sparsecirc.continual._sites import Site, Tap, WeightedRate, each_step, firing_rate, sites
 from sparsecirc.continual._subspace import ORTHONORMAL, PUBLISHED, Oja, SpikingLateral, Subspace, linear_lateral
@@ -50,6 +50,7 @@ __all__ = [
     "Joint",
     "LatencyCoding",
     "Learner",
+    "MakeOptimizer",
     "MaskLedger",
     "Mean",
     "Method",

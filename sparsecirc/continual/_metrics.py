@@ -56,7 +56,7 @@ class Result:
         activity: per task, on its own test samples, right after it was learned.
         capacity: after each task, per layer: directions or weights used, and how many there are.
         overlap: per layer, (tasks, tasks): how much the final activity of two tasks shares.
-        seconds: spent, evaluation included.
+        seconds: of processor time, tests included.
     """
 
     scenario: str

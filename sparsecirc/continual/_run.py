@@ -132,7 +132,7 @@ class Learner:
             the result once all tasks were learned, else ``None``.
         """
         left = float("inf") if steps is None else steps
-        started = time.perf_counter()
+        started = time.process_time()
         if np.isnan(self.untrained).all():
             self.untrained[:] = [self._test(j) for j in range(len(self.scenario.tasks))]
         while not self.done and left > 0:
@@ -152,7 +152,7 @@ class Learner:
                 if progress is not None:
                     row = tuple(self.accuracy[self.task - 1].tolist())
                     progress(Step(self.task - 1, batches[0], batches[0], loss, row))
-        self.seconds += time.perf_counter() - started
+        self.seconds += time.process_time() - started
         return self.result() if self.done else None
 
     def result(self) -> Result:
