@@ -55,7 +55,8 @@ def page(rows: Sequence[Any], setting: Setting) -> Page:
         "data so far: they play another game. ACC is the mean accuracy at the end, BWT what was lost since each task "
         "was learned. Settings of the methods are their defaults and were not searched: EWC's strength of 100 lies "
         "close to where its penalty makes this learning rate unstable, so a smaller one may do better. "
-        "Means over seeds with 95 % intervals; differences below 0.3 points are noise. Seconds are of one thread on a "
+        "Means over seeds with 95 % intervals, or one seed without; differences below 0.3 points are noise. "
+        "Seconds are of one thread on a "
         "machine that others used.",
     ]
     figures = {}
