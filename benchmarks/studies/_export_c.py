@@ -15,20 +15,22 @@ from benchmarks.studies._boards import BOARDS, HOSTS, Host, missing_tools, run_b
 from benchmarks.studies._export_job import Absent, Array, Consumer, Job, Ran
 from sparsecirc.errors import SparsecircError
 from sparsecirc.export import Export
-from sparsecirc.export.c import Activations, Arithmetic, COptions, Index, Weights, as_exported, export_c, run_c
+from sparsecirc.export.c import Activations, Arithmetic, COptions, Index, Neurons, Weights, as_exported, export_c, run_c
 from sparsecirc.export.c._host import as_samples, build, read_manifest
 
 DENSE = COptions(index=Index.NONE)
 EXACT = COptions()
 INT8 = COptions(Weights.INT8)
 SMALL = COptions(Weights.INT8, arithmetic=Arithmetic.INT8, activations=Activations.FAST)
-"""Integers and fast activations; compared with the network that they stand for."""
+FIXED = COptions(Weights.INT8, arithmetic=Arithmetic.INT8, activations=Activations.FAST, neurons=Neurons.FIXED)
+"""Integers, fast activations, membranes in fixed point; compared with the network that they stand for."""
 FLAGS = ("-std=c99", "-O2", "-ffp-contract=off")
 
 
 def _forms(job: Job, options: tuple[COptions, ...]) -> Iterator[tuple[str, Job, Export]]:
     """The network with each of the options, and the job to compare it with."""
-    for k, choice in enumerate(options):
+    for k, given in enumerate(options):
+        choice = FIXED if given is SMALL and job.graph.spiking else given
         exact = replace(job, model=replace(job.model, graph=as_exported(job.graph, choice)))
         made = export_c(job.graph, job.folder / str(k), options=choice)
         yield made.form.removeprefix("c99 ").replace("index none", "dense"), exact, made

@@ -143,6 +143,13 @@ class OnnxForm(str, Enum):
     CUSTOM = "custom"
 
 
+class CNeurons(str, Enum):
+    """Membranes in exported C."""
+
+    FLOAT = "float"
+    FIXED = "fixed"
+
+
 class IsaName(str, Enum):
     """Instruction sets that a program can be pinned to."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsecirc.cli._choices import CActivations, CArithmetic, CIndex, CWeights, Format, OnnxForm
+from sparsecirc.cli._choices import CActivations, CArithmetic, CIndex, CNeurons, CWeights, Format, OnnxForm
 from sparsecirc.cli._command import Command, ModelSpec
 from sparsecirc.cli._console import Out, human_bytes, table
 from sparsecirc.errors import MismatchError, UsageError
@@ -63,6 +63,9 @@ def export(
     activations: Annotated[
         CActivations, typer.Option("--activations", help="C: fast has tanh and sigmoid within 1.5e-6, without libm.")
     ] = CActivations.EXACT,
+    neurons: Annotated[
+        CNeurons, typer.Option("--neurons", help="C: membranes in single precision, or in 32-bit integers.")
+    ] = CNeurons.FLOAT,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Write the network for another runtime, run what was written, and compare."""
@@ -78,7 +81,7 @@ def export(
         form, weights = _packing(form), CWeights.F32
         loaded, rounding = _rounded(loaded)
     graph = loaded.graph
-    c = c_options(format_, weights, index, arithmetic, activations)
+    c = c_options(format_, weights, index, arithmetic, activations, neurons)
     suffix = SUFFIX.get(format_)
     single = suffix is not None and path.suffix == suffix
     with (staged_files if single else staged)(path, force=force) as stage:
@@ -176,7 +179,12 @@ def write(
 
 
 def c_options(
-    format_: Format, weights: CWeights, index: CIndex, arithmetic: CArithmetic, activations: CActivations
+    format_: Format,
+    weights: CWeights,
+    index: CIndex,
+    arithmetic: CArithmetic,
+    activations: CActivations,
+    neurons: CNeurons,
 ) -> COptions | None:
     """The options of a C export, or ``None`` for the other formats.
 
@@ -189,15 +197,20 @@ def c_options(
             ("--index", index, CIndex.AUTO),
             ("--arithmetic", arithmetic, CArithmetic.FLOAT),
             ("--activations", activations, CActivations.EXACT),
+            ("--neurons", neurons, CNeurons.FLOAT),
         )
         wrong = [f"{option} {value.value}" for option, value, standard in given if value is not standard]
         if wrong:
             raise UsageError(f"{wrong[0]} is for --format c: {format_.value} files hold float32 weights")
         return None
-    from sparsecirc.export.c import Activations, Arithmetic, COptions, Index, Weights
+    from sparsecirc.export.c import Activations, Arithmetic, COptions, Index, Neurons, Weights
 
     return COptions(
-        Weights(weights.value), Index(index.value), Arithmetic(arithmetic.value), Activations(activations.value)
+        Weights(weights.value),
+        Index(index.value),
+        Arithmetic(arithmetic.value),
+        Activations(activations.value),
+        Neurons(neurons.value),
     )
 
 

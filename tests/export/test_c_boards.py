@@ -15,7 +15,7 @@ from c_problems import STRICT, gru_of, layer, sequence
 from benchmarks.studies._boards import BOARDS, HOSTS, SOURCES, make_board, missing_tools, run_board
 from sparsecirc.cells import CELLS
 from sparsecirc.errors import SparsecircError
-from sparsecirc.export.c import Activations, Arithmetic, COptions, Weights, as_exported, export_c, run_c
+from sparsecirc.export.c import Activations, Arithmetic, COptions, Neurons, Weights, as_exported, export_c, run_c
 from sparsecirc.ir import Graph, interpret
 
 pytestmark = [
@@ -25,6 +25,8 @@ pytestmark = [
 WERROR = ("-Werror",)
 INTEGER = COptions(Weights.INT8, arithmetic=Arithmetic.INT8)
 SMALL = COptions(Weights.INT8, arithmetic=Arithmetic.INT8, activations=Activations.FAST)
+FIXED = COptions(Weights.INT8, neurons=Neurons.FIXED)
+FIXED16 = COptions(Weights.INT16, neurons=Neurons.FIXED)
 # name: graph, options, tolerance; with 0 every machine has to give the same bits
 PROBLEMS: dict[str, tuple[Graph, COptions, float]] = {
     "gru exact": (gru_of(0.1), COptions(), 1e-6),
@@ -33,6 +35,8 @@ PROBLEMS: dict[str, tuple[Graph, COptions, float]] = {
     "gru tiles small": (gru_of(0.1, tile=4), SMALL, 0),
     "gru dense small": (gru_of(1.0, units=33, inputs=7), SMALL, 0),
     "lif": (layer(CELLS["lif"], 16, 128, drive=2.0), COptions(), 0),
+    "lif fixed": (layer(CELLS["lif"], 16, 128, drive=2.0), FIXED, 0),
+    "synaptic fixed": (layer(CELLS["synaptic"], 16, 64, drive=3.0), FIXED16, 0),
     "synaptic int8": (layer(CELLS["synaptic"], 16, 64, drive=3.0), COptions(Weights.INT8), 0),
 }
 

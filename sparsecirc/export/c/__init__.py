@@ -4,7 +4,7 @@ from sparsecirc.export.c._export_c import export_c
 from sparsecirc.export.c._exported import as_exported
 from sparsecirc.export.c._golden import TOLERANCE as GOLDEN_TOLERANCE
 from sparsecirc.export.c._host import CCheck, check_c, run_c
-from sparsecirc.export.c._options import FAST_TANH_ERROR, Activations, Arithmetic, COptions, Index, Weights
+from sparsecirc.export.c._options import FAST_TANH_ERROR, Activations, Arithmetic, COptions, Index, Neurons, Weights
 
 __all__ = [
     "FAST_TANH_ERROR",
@@ -14,6 +14,7 @@ __all__ = [
     "CCheck",
     "COptions",
     "Index",
+    "Neurons",
     "Weights",
     "as_exported",
     "check_c",

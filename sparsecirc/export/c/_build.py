@@ -64,12 +64,14 @@ class Value:
         shape: feature axes.
         ctype: type of an entry; ``uint8_t`` holds spikes, ``int32_t`` the indices of an embedding.
         buffer: the working memory behind it, where it lives there.
+        grain: name of the table of what an integer is worth, for fixed point.
     """
 
     expr: str
     shape: tuple[int, ...]
     ctype: str = "float"
     buffer: Buffer | None = None
+    grain: str = ""
 
     @property
     def size(self) -> int:
@@ -143,7 +145,9 @@ class Builder:
     helpers: dict[str, str] = field(default_factory=dict)
     matrices: list[MatrixNote] = field(default_factory=list)
     rounded: int = 0  # 8-bit inputs of the widest product in integers
-    _taken: set[str] = field(default_factory=lambda: {"work", "rounded"})
+    sums: int = 0  # 32-bit sums of the widest layer in fixed point
+    grains: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    _taken: set[str] = field(default_factory=lambda: {"work", "rounded", "sums"})
 
     # ---- names and memory -----------------------------------------------------------------------------------------
     def unique(self, text: str) -> str:
@@ -196,6 +200,8 @@ class Builder:
         Raises:
             UnsupportedError: the value holds indices of an embedding.
         """
+        if value.grain:
+            return f"(float){self.use(value)}[{index}] * {self._grain(value.grain)}[{index}]"
         if value.ctype == "int32_t":
             raise UnsupportedError(
                 "the graph input is read as indices by an embedding and as numbers by another node, which C code "
@@ -203,6 +209,27 @@ class Builder:
             )
         expr = f"{self.use(value)}[{index}]"
         return f"(float){expr}" if value.spikes else expr
+
+    def _grain(self, name: str) -> str:
+        """The table of what the integers of a layer are worth, which only those that read them as numbers need."""
+        done = [c.name for c in self.constants if c.data is self.grains[name]]
+        return done[0] if done else self.constant(name, self.grains[name])
+
+    def as_floats(self, value: Value) -> Value:
+        """``value`` where it is an array of float, else a copy that is."""
+        if value.ctype == "float":
+            return value
+        copy = self.scratch(value.shape, f"{value.expr.removeprefix('s->')}.float")
+        self.each(value.size, f"{copy.expr}[i] = {self.read(value)};")
+        return copy
+
+    def integers(self, name: str, values: NDArray[Any]) -> str:
+        """Entry ``i`` of whole numbers: a literal where all are one, else a table of the narrowest type."""
+        if values.size and np.all(values == values.flat[0]):
+            return str(int(values.flat[0]))
+        wide = np.abs(values).max(initial=0) > np.iinfo(np.int16).max
+        ctype, dtype = ("int32_t", np.int32) if wide else ("int16_t", np.int16)
+        return f"{self.constant(name, values.astype(dtype), ctype)}[i]"
 
     # ---- statements -----------------------------------------------------------------------------------------------
     def emit(self, *lines: str) -> None:
@@ -280,15 +307,13 @@ class Builder:
             bounded: the entries of ``x`` lie in [-1, 1].
             integers: whether the arithmetic of the options applies.
         """
+        x = self.as_floats(x) if x.grain else x
         single = to_float32(weight, f"weight '{name}'")
         rows, cols = single.shape
         live = pattern if pattern is not None else Pattern.from_mask(single)
         words = quantise(single, self.options.weights)
-        packed = pack(words.values, live, by_column=x.spikes, index=self.options.index)
+        packed = self._pack(name, words, live, by_column=x.spikes)
         nothing = live.nnz == 0
-        size = 0 if nothing else packed.bytes + (0 if words.scale is None else words.scale.nbytes)
-        layout = "nothing stored" if nothing else f"{self.number_note}{packed.layout}"
-        self.matrices.append(MatrixNote(name, (rows, cols), live.density, layout, size, 4 * rows * cols))
         to, of = self.use(target), self.use(x)
         has_bias = bias is not None and bool(np.any(bias))
         table = self.constant(f"{name}.bias", to_float32(np.asarray(bias), f"bias of '{name}'")) if has_bias else ""
@@ -310,6 +335,30 @@ class Builder:
             self.each(lead, *body, var="p")
         else:
             self.emit(*body)
+
+    def words(
+        self,
+        target: str,
+        x: Value,
+        name: str,
+        values: NDArray[Any],
+        pattern: Pattern | None,
+    ) -> None:
+        """Add a product in words to ``target``: int32 for spikes, else float."""
+        words = Words(values.astype(self.options.weights.dtype), None)
+        live = pattern if pattern is not None else Pattern.from_mask(values)
+        packed = self._pack(name, words, live, by_column=x.spikes)
+        if live.nnz:
+            by_8 = self.options.arithmetic is Arithmetic.INT8 and not x.spikes
+            self.emit(*self._product(packed, words, name, self.use(x), target, by_8=by_8, bounded=False))
+
+    def _pack(self, name: str, words: Words, live: Pattern, *, by_column: bool) -> Packed:
+        packed = pack(words.values, live, by_column=by_column, index=self.options.index)
+        rows, cols = words.values.shape
+        size = 0 if live.nnz == 0 else packed.bytes + (0 if words.scale is None else words.scale.nbytes)
+        layout = f"{self.number_note}{packed.layout}" if live.nnz else "nothing stored"
+        self.matrices.append(MatrixNote(name, (rows, cols), live.density, layout, size, 4 * rows * cols))
+        return packed
 
     @property
     def number_note(self) -> str:
@@ -334,7 +383,8 @@ class Builder:
     ) -> list[str]:
         """Statements that add a product; by 8 bits the input is rounded first."""
         rows, cols = packed.shape
-        function = self._loop(packed, by_8)
+        scaled = words.scale is not None
+        function = self._loop(packed, by_8, scaled)
         arguments = [self.constant(name, packed.values, value_type(self.options.weights))]
         if words.scale is not None and not packed.by_column:
             arguments.append(self._scale(name, words))
@@ -361,9 +411,11 @@ class Builder:
         call = f"{function}({', '.join(arguments)}, {x}, {y});"
         return ["{", *(f"    {line}" for line in (*first, call)), "}"] if first else [call]
 
-    def _loop(self, packed: Packed, by_8: bool) -> str:
-        """Name of the function that multiplies ``packed``."""
-        loop = loop_of(packed, self.options.weights, integers=by_8)
+    def _loop(self, packed: Packed, by_8: bool, scaled: bool) -> str:
+        """Name of the function that multiplies ``packed``; words without a scale are counted for spikes."""
+        weights = self.options.weights
+        counting = packed.by_column and not scaled and weights is not Weights.F32
+        loop = loop_of(packed, weights, integers=by_8, scaled=scaled, counting=counting)
         values = loop.values
         if loop.needs_dot8:
             upper = self.prefix.upper()

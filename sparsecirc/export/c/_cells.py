@@ -9,6 +9,8 @@ import numpy as np
 from sparsecirc.cells import Reset
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.export.c._build import Builder, Value
+from sparsecirc.export.c._emit_fixed import emit_fixed
+from sparsecirc.export.c._fixed import is_fixed
 from sparsecirc.ir import Recurrent
 
 
@@ -30,6 +32,8 @@ def emit_recurrent(b: Builder, node: Recurrent, inputs: list[Value]) -> dict[str
         )
     if "bias_hh" in node.params and "hh" not in node.params and "hh_diag" not in node.params:
         raise UsageError(f"recurrent layer '{node.name}' has 'bias_hh' without a recurrent weight")
+    if is_fixed(node, b.options):
+        return emit_fixed(b, node, inputs[0])
     states = {
         s: b.member(
             f"{node.name}.{s}",

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from sparsecirc.export._export import Export, density_note, gzip_bytes, write_files
 from sparsecirc.export.c._exported import as_exported
+from sparsecirc.export.c._fixed import merge_linear
 from sparsecirc.export.c._golden import make_golden, test_program_text
 from sparsecirc.export.c._options import COptions
 from sparsecirc.export.c._plan import Plan, make_plan
@@ -55,6 +56,7 @@ def export_c(
 
     check_name(name)
     options = options or COptions()
+    graph = merge_linear(graph) if options.fixed else graph
     plan = make_plan(graph, name, options)
     data = make_golden(as_exported(graph, options), plan, golden)
     folder = Path(directory)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsecirc.export.c._cells import bounded_state
+from sparsecirc.export.c._fixed import fixed_node, is_fixed, merge_linear
 from sparsecirc.export.c._options import Arithmetic, COptions
 from sparsecirc.export.c._quantise import as_stored
 from sparsecirc.ir import Context, Graph, Linear, Node, Recurrent, State, Values
@@ -23,10 +24,12 @@ def as_exported(graph: Graph, options: COptions) -> Graph:
     Its weights are those that are stored, and with integer arithmetic its layers round their inputs to 8 bits as the C
     code does. It is there to be interpreted; what writes files writes the exact layers.
     """
+    graph = merge_linear(graph) if options.fixed else graph
+    fixed = {n.name: fixed_node(n, options) for n in graph.recurrent if is_fixed(n, options)}
     stored = as_stored(graph, options)
-    if options.arithmetic is Arithmetic.FLOAT:
-        return stored
-    return replace(stored, nodes=tuple(_rounding(n) for n in stored.nodes))
+    if options.arithmetic is Arithmetic.INT8:
+        stored = replace(stored, nodes=tuple(_rounding(n) for n in stored.nodes))
+    return stored.replace_nodes(*fixed.values())
 
 
 def _rounding(node: Node) -> Node:

@@ -35,17 +35,21 @@ def value_type(weights: Weights) -> str:
     return _VALUE[weights]
 
 
-def loop_of(packed: Packed, weights: Weights, *, integers: bool = False) -> Loop:
+def loop_of(
+    packed: Packed, weights: Weights, *, integers: bool = False, scaled: bool = True, counting: bool = False
+) -> Loop:
     """The loop for ``packed``.
 
     Args:
         packed: the matrix.
         weights: number type of its values.
         integers: whether the inputs are 8-bit integers; only for products by rows of 8-bit weights.
+        scaled: whether rows of words have a scale; else the result is in words. By rows.
+        counting: whether the result is an array of int32; by columns, of words.
     """
     verb = "add" if packed.by_column else "dot"
     number = "" if weights is Weights.F32 else f"_{_VALUE[weights].removesuffix('_t')}"
-    numbers = _numbers(weights, integers)
+    numbers = _numbers(weights, integers, scaled, counting)
     values = {**numbers, **_index(packed), **_tile(packed.rows_per_tile, str(numbers["cast"]), str(numbers["scaled"]))}
     if packed.layout_kind is Layout.SPARSE:
         tile = f"_{packed.rows_per_tile}x1" if packed.rows_per_tile > 1 else ""
@@ -57,20 +61,26 @@ def loop_of(packed: Packed, weights: Weights, *, integers: bool = False) -> Loop
         suffix = "" if packed.index is None else f"{8 * packed.index.itemsize}"
     by_8 = integers and packed.layout_kind is not Layout.SPARSE
     file = f"{verb}_{shape}{'_int8' if by_8 else ''}.c"
-    name = f"{verb}{'' if shape in ('block', 'sparse') else '_' + shape}{suffix}{number}{'_by_8' if integers else ''}"
+    name = f"{verb}{'' if shape in ('block', 'sparse') else '_' + shape}{suffix}{number}"
+    name += ("_by_8" if integers else "") + ("_counting" if counting else "")
+    name += "_unscaled" if weights is not Weights.F32 and not scaled and not packed.by_column else ""
     return Loop(file, name, values, by_8)
 
 
-def _numbers(weights: Weights, integers: bool) -> dict[str, object]:
+def _numbers(weights: Weights, integers: bool, scaled: bool, counting: bool) -> dict[str, object]:
     """Types of weights, inputs and sums, and how a sum enters the result."""
-    if integers:
-        parts = "int8_t", "int32_t", "", "scale[i] * unit * (float)sum", "const float *scale, float unit, "
-    elif weights is Weights.F32:
-        parts = "float", "float", "", "sum", ""
-    else:
-        parts = "float", "float", "(float)", "scale[i] * sum", "const float *scale, "
-    names = "x_t", "sum_t", "cast", "scaled", "scale_parameter"
-    return {"value_t": _VALUE[weights], **dict(zip(names, parts, strict=True))}
+    scaled = scaled and weights is not Weights.F32
+    value = ("scale[i] * " if scaled else "") + ("unit * (float)sum" if integers else "sum")
+    parameters = ("const float *scale, " if scaled else "") + ("float unit, " if integers else "")
+    return {
+        "value_t": _VALUE[weights],
+        "x_t": "int8_t" if integers else "float",
+        "sum_t": "int32_t" if integers else "float",
+        "y_t": "int32_t" if counting else "float",
+        "cast": "" if integers or counting or weights is Weights.F32 else "(float)",
+        "scaled": value,
+        "scale_parameter": parameters,
+    }
 
 
 def _index(packed: Packed) -> dict[str, object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -177,10 +178,7 @@ def _elementwise(b: Builder, node: Elementwise, inputs: list[Value]) -> Ports:
     y = _out(b, node, x.shape)
     if node.fn in ("softmax", "log_softmax"):
         function = b.helper("log_softmax.c", "log_softmax")
-        source = x
-        if x.spikes:
-            source = b.scratch(x.shape, f"{node.name}.in")
-            b.each(x.size, f"{source.expr}[i] = {b.read(x)};")
+        source = b.as_floats(x)
         n = x.shape[-1]
         at = f" + p * {n}u" if x.size > n else ""
         b.each(x.size // n, f"{function}({b.use(source)}{at}, {n}u, {y.expr}{at});", var="p")
@@ -222,7 +220,7 @@ def _concat(b: Builder, node: Concat, inputs: list[Value]) -> Ports:
 
 def _flatten(b: Builder, node: Flatten, inputs: list[Value]) -> Ports:
     x = inputs[0]
-    return {"": Value(x.expr, (x.size,), x.ctype, x.buffer)}
+    return {"": replace(x, shape=(x.size,))}
 
 
 def _repeat(b: Builder, node: Repeat, inputs: list[Value]) -> Ports:

@@ -59,6 +59,13 @@ class Arithmetic(str, Enum):
     INT8 = "int8"
 
 
+class Neurons(str, Enum):
+    """Membranes of spiking layers and leaky integrators: single precision, or 32-bit integers (`fixed`)."""
+
+    FLOAT = "float"
+    FIXED = "fixed"
+
+
 FAST_TANH_ERROR = 1.5e-6
 """Largest absolute error of the fast tanh in single precision; of the fast sigmoid half of it."""
 
@@ -75,21 +82,32 @@ class COptions:
             of words either way.
         activations: see `Activations`; the fast ones give the same bits on every machine.
 
+        neurons: ``FIXED`` computes layers of ``lif``, ``synaptic`` and ``li`` cells that have input weights, of their
+            own or of a linear layer before them, in integers; needs integer weights. Others stay in single precision.
+
     Raises:
-        UsageError: integer arithmetic with weights that are not int8.
+        UsageError: integer arithmetic with weights that are not int8, or fixed point with float weights.
     """
 
     weights: Weights = Weights.F32
     index: Index = Index.AUTO
     arithmetic: Arithmetic = Arithmetic.FLOAT
     activations: Activations = Activations.EXACT
+    neurons: Neurons = Neurons.FLOAT
 
     def __post_init__(self) -> None:
+        if self.fixed and self.weights is Weights.F32:
+            raise UsageError("neurons in fixed point need integer weights, got f32: expected weights int8 or int16")
         if self.arithmetic is Arithmetic.INT8 and self.weights is not Weights.INT8:
             raise UsageError(
                 f"integer arithmetic needs 8-bit weights, got {self.weights.value}: expected weights int8, or "
                 "arithmetic float"
             )
+
+    @property
+    def fixed(self) -> bool:
+        """Whether neurons are computed in fixed point."""
+        return self.neurons is Neurons.FIXED
 
     @property
     def inexact(self) -> bool:
@@ -107,4 +125,6 @@ class COptions:
             parts.append(f"index {self.index.value}")
         if self.activations is Activations.FAST:
             parts.append("fast activations")
+        if self.fixed:
+            parts.append("fixed-point neurons")
         return ", ".join(parts)

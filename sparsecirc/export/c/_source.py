@@ -38,6 +38,8 @@ def _members(plan: Plan) -> list[Member]:
     members = [*b.members]
     if plan.work:
         members.append(Member("work", "float", plan.work, "intermediate values of one step"))
+    if b.sums:
+        members.append(Member("sums", "int32_t", b.sums, "sums over spikes of one layer"))
     if b.rounded:
         members.append(Member("rounded", "int8_t", b.rounded, "inputs of one product in 8 bits"))
     return sorted(members, key=lambda m: -WIDTH[m.ctype]) or [Member("unused", "uint8_t", None, "nothing to keep")]

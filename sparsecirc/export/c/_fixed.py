@@ -1,0 +1,225 @@
+"""Spiking layers in fixed point: what their integers are, and the graph that computes with them as the C code does.
+
+One word is the same number in every weight of a row, so that spikes from several matrices add up as integers, and a
+membrane counts 1 / 2^bits of it:
+
+    sum = W_ih z_in + W_hh z                                  (int32)
+    v = trunc(beta v / 2^15) + 2^bits sum + bias - reset      (int64, then cut to +-2^30)
+    z = v > theta
+
+A leak is rounded towards zero, so a membrane left alone gets to rest. A real input is multiplied in single precision,
+in ascending order, and rounded once; every machine gives the same integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsecirc._pattern import Pattern
+from sparsecirc.cells import Reset
+from sparsecirc.errors import UnsupportedError
+from sparsecirc.export.c._options import Arithmetic, COptions, Weights
+from sparsecirc.ir import Context, Graph, Linear, Recurrent, State, Values
+
+Array = NDArray[Any]
+Integers = NDArray[np.int64]
+BITS = {Weights.INT8: 8, Weights.INT16: 2}
+"""Binary digits of a membrane below one word."""
+DECAY = 1 << 15
+LIMIT = 1 << 30
+"""Where a membrane is cut off; far above any threshold."""
+_CELLS = ("lif", "synaptic", "li")
+_WEIGHTS = ("ih", "hh", "hh_diag")
+
+
+@dataclass(frozen=True, eq=False)
+class FixedLayer:
+    """Integers of one layer.
+
+    Attributes:
+        words: (units, in) by role; of ``hh_diag`` (units,).
+        unit: what one word is worth, float32 (units,).
+        bits: membranes count ``unit / 2**bits``.
+        bias: what enters at every step, in membrane units.
+        threshold: of the membrane.
+        decays: ``beta`` and ``alpha`` times 2^15, by name.
+    """
+
+    words: dict[str, Integers]
+    unit: NDArray[np.float32]
+    bits: int
+    bias: Integers
+    threshold: Integers
+    decays: dict[str, Integers]
+
+    @property
+    def grain(self) -> NDArray[np.float32]:
+        """What one count of the membrane is worth, (units,)."""
+        return np.ldexp(self.unit, -self.bits).astype(np.float32)
+
+
+def is_fixed(node: Any, options: COptions) -> bool:
+    """Whether a layer is computed in fixed point: neurons and leaky integrators that have an input weight."""
+    return (
+        options.fixed
+        and isinstance(node, Recurrent)
+        and node.cell.name in _CELLS
+        and "ih" in node.params
+        and not node.feature_shape
+        and (node.cell.spiking or not {"hh", "hh_diag"} & set(node.params))
+    )
+
+
+def fixed_layer(node: Recurrent, options: COptions) -> FixedLayer:
+    """The integers of ``node``."""
+    weights = {r: node.weight(r).astype(np.float64) for r in _WEIGHTS if r in node.params}
+    largest = np.max([np.abs(w.reshape(node.units, -1)).max(axis=1, initial=0.0) for w in weights.values()], axis=0)
+    unit = np.where(largest > 0, largest / options.weights.top, 1.0).astype(np.float32)
+    unit = np.maximum(unit, np.finfo(np.float32).tiny)
+    top, bits = options.weights.top, BITS[options.weights]
+    exact, grain = unit.astype(np.float64), np.ldexp(unit.astype(np.float64), -bits)
+    words = {
+        r: np.clip(np.rint(w / (exact if w.ndim == 1 else exact[:, None])), -top, top).astype(np.int64)
+        for r, w in weights.items()
+    }
+    vectors = {k: np.broadcast_to(v, (node.units,)) for k, v in node.vectors().items()}
+
+    def whole(value: Array) -> Integers:
+        return np.clip(np.rint(value / grain), -LIMIT, LIMIT).astype(np.int64)
+
+    biases = [node.params[r].astype(np.float64) for r in ("bias_ih", "bias_hh") if r in node.params]
+    bias = np.sum(biases, axis=0) if biases else np.zeros(1)
+    return FixedLayer(
+        words,
+        unit,
+        bits,
+        whole(np.broadcast_to(bias, (node.units,))),
+        whole(vectors.get("threshold", np.zeros(node.units))),
+        {k: np.rint(vectors[k] * DECAY).astype(np.int64) for k in ("beta", "alpha") if k in vectors},
+    )
+
+
+def merge_linear(graph: Graph) -> Graph:
+    """The same network with each linear layer that only drives neurons made their own input weight."""
+    used: dict[str, int] = {}
+    for value in [*graph.outputs.values(), *(i for n in graph.nodes for i in n.inputs)]:
+        used[value] = used.get(value, 0) + 1
+    linear = {n.name: n for n in graph.nodes if isinstance(n, Linear) and used.get(n.name) == 1}
+    nodes, gone = [], set()
+    for node in graph.nodes:
+        source = linear.get(node.inputs[0]) if isinstance(node, Recurrent) else None
+        if (
+            isinstance(node, Recurrent)
+            and source is not None
+            and node.cell.name in _CELLS
+            and not {"ih", "bias_ih"} & set(node.params)
+            and not node.feature_shape
+        ):
+            params = {"ih": source.params["weight"], **node.params}
+            if "bias" in source.params:
+                params["bias_ih"] = source.params["bias"]
+            patterns: dict[str, Pattern] = {**node.patterns}
+            if "weight" in source.patterns:
+                patterns["ih"] = source.patterns["weight"]
+            node = replace(node, inputs=source.inputs, params=params, patterns=patterns)
+            gone.add(source.name)
+        nodes.append(node)
+    return replace(graph, nodes=tuple(n for n in nodes if n.name not in gone)) if gone else graph
+
+
+def fixed_node(node: Recurrent, options: COptions) -> Recurrent:
+    """``node`` with the weights and parameters that its integers stand for; its ``compute`` is that of the C code."""
+    layer = fixed_layer(node, options)
+    unit = layer.unit.astype(np.float64)
+    stood: dict[str, Array] = {r: w * (unit if w.ndim == 1 else unit[:, None]) for r, w in layer.words.items()}
+    stood |= {k: v / DECAY for k, v in layer.decays.items()}
+    if "threshold" in node.params:
+        stood["threshold"] = layer.threshold * layer.grain.astype(np.float64)
+    known = {f.name: getattr(node, f.name) for f in fields(node)}
+    return _FixedRecurrent(**{**known, "params": {**node.params, **stood}}, layer=layer, export=options)
+
+
+@dataclass(frozen=True)
+class _FixedRecurrent(Recurrent):
+    layer: FixedLayer = None  # type: ignore[assignment]
+    export: COptions = None  # type: ignore[assignment]
+
+    def compute(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
+        if ctx.lengths is not None:
+            raise UnsupportedError("fixed-point layers know no valid steps: run samples of different length one by one")
+        layer, x = self.layer, inputs[0]
+        steps, batch = x.shape[:2]
+        grain = layer.grain.astype(np.float64)
+        drive = _real_drive(x, layer, self.export)
+        now = {
+            s: np.rint(np.asarray(state.get(s, np.zeros((batch, self.units)))) / (1 if s == "spk" else grain)).astype(
+                np.int64
+            )
+            for s in self.cell.states
+        }
+        out = {s: np.zeros((steps, batch, self.units), ctx.dtype) for s in self.cell.states}
+        for t in range(steps):
+            current: Integers = drive[t] + layer.bias
+            if "hh" in layer.words:
+                current = current + (now["spk"] @ layer.words["hh"].T << layer.bits)
+            elif "hh_diag" in layer.words:
+                current = current + (now["spk"] * layer.words["hh_diag"] << layer.bits)
+            now = self._step(current, now)
+            for s, value in now.items():
+                out[s][t] = value if s == "spk" else value * grain
+        return out, {s: out[s][-1] if steps else np.asarray(state.get(s, out[s].sum(axis=0))) for s in out}
+
+    def _step(self, current: Integers, now: dict[str, Integers]) -> dict[str, Integers]:
+        layer, reset = self.layer, self.options.reset
+        new: dict[str, Integers] = {}
+        if "alpha" in layer.decays:
+            new["syn"] = current = _cut(_leak(layer.decays["alpha"], now["syn"]) + current)
+        v, theta = now["mem"], layer.threshold
+        if not self.cell.spiking:
+            return {"mem": _cut(_leak(layer.decays["beta"], v) + current)}
+        due = v > theta if reset is not Reset.NONE else np.zeros_like(v, dtype=bool)
+        start: Integers = np.where(due, 0, v) if reset is Reset.ZERO else v
+        v = _leak(layer.decays["beta"], start) + current
+        if reset is Reset.SUBTRACT:
+            v = v - due * theta
+        elif reset is Reset.ZERO_UPDATE:
+            v = np.where(due, 0, v).astype(np.int64)
+        spk = v > theta
+        if not self.options.delay and reset is not Reset.NONE:
+            late: Integers = spk.astype(np.int64) - due
+            amount: Integers = theta if reset is Reset.SUBTRACT else v
+            v = v - late * amount
+        return {"spk": spk.astype(np.int64), **new, "mem": _cut(v)}
+
+
+def _leak(decay: Integers, v: Integers) -> Integers:
+    product = decay * v
+    return np.asarray(np.sign(product) * (np.abs(product) // DECAY))
+
+
+def _cut(v: Integers) -> Integers:
+    return np.clip(v, -LIMIT, LIMIT)
+
+
+def _real_drive(x: Array, layer: FixedLayer, options: COptions) -> Integers:
+    """Product with the input in membrane units, as single precision gives it; spikes come out exactly."""
+    single, words = x.astype(np.float32), layer.words["ih"]
+    unit = np.ones((1,), np.float32)
+    if options.arithmetic is Arithmetic.INT8:
+        top = np.abs(single).max(axis=-1, keepdims=True, initial=0.0)
+        heard = top > 2.0**-100
+        scaled = np.clip(single * (np.float32(127) / np.where(heard, top, 1)), -127, 127)
+        single = np.where(heard, np.floor(scaled + np.float32(127.5)) - 127, 0).astype(np.float32)
+        unit = np.where(heard, top * np.float32(1 / 127), 0).astype(np.float32)
+    total = np.zeros((*single.shape[:-1], len(words)), np.float32)
+    if options.arithmetic is Arithmetic.INT8:
+        total = (single.astype(np.float64) @ words.T).astype(np.float32)
+    else:
+        for j in range(words.shape[1]):
+            total = total + single[..., j, None] * words[:, j].astype(np.float32)
+    counts = np.clip(unit * total * np.float32(1 << layer.bits), -LIMIT, LIMIT)
+    return np.asarray(np.trunc(counts + np.copysign(np.float32(0.5), counts)).astype(np.int64))
