@@ -161,7 +161,7 @@ def test_chips_are_driven_by_spikes(tmp_path: Path) -> None:
     made = quantise(synaptic(), XYLO_AUDIO2)
     with pytest.raises(UsageError, match="not made of whole numbers"):
         made.run(np.full((3, 1, 8), 0.5))
-    with pytest.raises(UnsupportedError, match="Lava runs Loihi, not SynSense Xylo Audio 2"):
+    with pytest.raises(UnsupportedError, match="SynSense Xylo Audio 2 is no Loihi"):
         export_lava(synaptic(), tmp_path, chip=XYLO_AUDIO2)
     zero = with_vectors(net(LIF, ZERO, 0), LIF, 0, beta=0.9, threshold=1.0)
     with pytest.raises(UnsupportedError, match="xylosim runs Xylo, not Intel Loihi"):

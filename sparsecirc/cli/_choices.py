@@ -97,6 +97,7 @@ class Format(str, Enum):
     NIR = "nir"
     BRIAN2 = "brian2"
     LAVA = "lava"
+    NENGO_LOIHI = "nengo-loihi"
     XYLO = "xylo"
     PYNN = "pynn"
 

@@ -170,7 +170,7 @@ def write(
 
         exporter = {
             Format.BRIAN2: hardware.export_brian2, Format.LAVA: hardware.export_lava, Format.XYLO: hardware.export_xylo,
-            Format.PYNN: hardware.export_pynn,
+            Format.PYNN: hardware.export_pynn, Format.NENGO_LOIHI: hardware.export_nengo_loihi,
         }[format_]  # fmt: skip
         return exporter(graph, path)
     from sparsecirc.export.c import export_c

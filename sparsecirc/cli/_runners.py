@@ -25,7 +25,7 @@ Inputs = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
 
 
-SIMULATORS = (Format.BRIAN2, Format.LAVA, Format.XYLO, Format.PYNN)
+SIMULATORS = (Format.BRIAN2, Format.LAVA, Format.NENGO_LOIHI, Format.XYLO, Format.PYNN)
 """Formats for simulators, which run in an environment of their own."""
 
 
@@ -33,8 +33,8 @@ def why_not(format_: Format, python: Path | None = None) -> str | None:
     """Why an artefact of this format cannot be run here; ``None`` where it can."""
     if format_ is Format.PYNN:
         return "connection lists are read by PyNN"
-    if format_ is Format.XYLO:
-        return "integers give spikes of their own: run_xylo.py runs them, quantise measures what they cost"
+    if format_ in (Format.XYLO, Format.NENGO_LOIHI):
+        return "integers give spikes of their own: the runner beside them runs them, quantise measures what they cost"
     if format_ in SIMULATORS and python is None:
         return f"give --python, an interpreter that has {format_.value}"
     if format_ is Format.ONNX and not _has("onnxruntime"):

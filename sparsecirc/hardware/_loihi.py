@@ -25,6 +25,8 @@ from sparsecirc.hardware._network import SOURCES, Network, Population, Projectio
 
 LARGEST = 254
 STATE = 2**23
+INPUT_STATE = 2**21
+"""What one step may add to a current: nengo-loihi's emulator has 21 bits and a sign for it (``Q_BITS``)."""
 ALIGN = 64
 VTH = 2**17 - 1
 MANTISSA, EXPONENT = 2**12 - 1, 7
@@ -173,7 +175,7 @@ def _scale(p: Population, incoming: tuple[Projection, ...]) -> float:
     most = max((float(np.abs(c.weight).sum(axis=1).max(initial=0.0)) for c in incoming), default=0.0)
     longest = float(np.max(1 / np.maximum(1 - p.vectors["alpha"], 1e-3))) if "alpha" in p.vectors else 1.0
     if most > 0:  # even if every input fires, no current may wrap around
-        best = min(best, STATE / (ALIGN * most * longest * 1.05))
+        best = min(best, min(INPUT_STATE, STATE / longest) / (ALIGN * most * 1.05))
     return best
 
 

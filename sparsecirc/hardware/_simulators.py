@@ -20,7 +20,7 @@ from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.export import Export
 from sparsecirc.export._export import density_note, gzip_bytes, write_files
 from sparsecirc.hardware._bundle import bundle
-from sparsecirc.hardware._chips import XYLO_AUDIO2, Chip
+from sparsecirc.hardware._chips import LOIHI1, XYLO_AUDIO2, Chip
 from sparsecirc.hardware._loihi import LoihiNetwork, stock_neurons
 from sparsecirc.hardware._network import Network, network, one_threshold, with_ones
 from sparsecirc.hardware._quantise import quantise
@@ -69,17 +69,46 @@ def export_lava(graph: Graph, folder: str | os.PathLike[str], *, chip: Chip | No
         stock_neurons(net)
         data = bundle(net, more={"integers": False})
     else:
-        stored = quantise(graph, chip).integers
-        if not isinstance(stored, LoihiNetwork):
-            raise UnsupportedError(f"Lava runs Loihi, not {chip.title}: pass LOIHI1 or LOIHI2, or no chip")
-        net = stored.net
+        net, data = _loihi(graph, chip)
         stock_neurons(net)
-        vectors = {name: vars(n) for name, n in stored.neurons.items()}
-        more = {"integers": True, "exponents": dict(stored.exponents)}
-        data = bundle(net, weights=stored.weights, vectors=vectors, more=more)
     notes = ("inputs are spikes; its records are moved back by the step that each connection takes",)
     form = "floating point" if chip is None else f"integers of {chip.title}"
     return replace(_write(graph, net, folder, "run_lava.py", "lava", {"net.npz": data}, notes), form=form)
+
+
+def export_nengo_loihi(graph: Graph, folder: str | os.PathLike[str], *, chip: Chip = LOIHI1) -> Export:
+    """Write a spiking network in Loihi's integers for nengo-loihi's emulator: ``net.npz`` and ``run_nengo_loihi.py``.
+
+    What the runner gives is what ``quantise(graph, chip).run(x)`` says, spike by spike.
+
+    Args:
+        graph: layers that a spike sets to zero, and weighted sums between them; inputs are spikes.
+        folder: where the two files go; made where it is missing.
+        chip: `LOIHI1`, or `LOIHI2`, whose arithmetic is the same.
+
+    Raises:
+        UnsupportedError: a layer that Loihi cannot store, or a connection between neurons that skips a layer; named.
+    """
+    net, data = _loihi(graph, chip)
+    inner = {p.name for p in net.neurons}
+    skipping = next((c for c in net.projections if c.pre in inner and net.delay(c) > 1), None)
+    if skipping is not None:
+        raise UnsupportedError(
+            f"weight '{skipping.name}' skips a layer, but in the emulator every connection takes one step: use Lava"
+        )
+    notes = ("inputs are spikes; records are moved back by the step that each connection takes",)
+    made = _write(graph, net, folder, "run_nengo_loihi.py", "nengo-loihi", {"net.npz": data}, notes)
+    return replace(made, form=f"integers of {chip.title}")
+
+
+def _loihi(graph: Graph, chip: Chip) -> tuple[Network, bytes]:
+    """A network in Loihi's integers, and its file."""
+    stored = quantise(graph, chip).integers
+    if not isinstance(stored, LoihiNetwork):
+        raise UnsupportedError(f"{chip.title} is no Loihi: pass LOIHI1 or LOIHI2")
+    vectors = {name: vars(n) for name, n in stored.neurons.items()}
+    more = {"integers": True, "exponents": dict(stored.exponents)}
+    return stored.net, bundle(stored.net, weights=stored.weights, vectors=vectors, more=more)
 
 
 def export_xylo(graph: Graph, folder: str | os.PathLike[str], *, chip: Chip = XYLO_AUDIO2) -> Export:
