@@ -90,12 +90,13 @@ test-neon: $(STAMP)
 	$(BIN)/python -m pytest -m slow tests/test_neon.py
 
 # Simulators that do not fit beside each other: an environment each, from pinned requirements. `peers` lies over the
-# project's own, whose torch it uses. Lava needs Python 3.10: make test-emulators PYTHON310=/path/to/python3.10.
-EMULATORS ?= peers brian2 pynn
+# project's own, whose torch it uses. Lava needs Python 3.10, and nengo-loihi one up to 3.12:
+# make test-emulators EMULATORS="peers brian2 pynn xylosim nengo_loihi lava" PYTHON310=/path/to/python3.10
+EMULATORS ?= peers brian2 pynn xylosim nengo_loihi
 PYTHON310 ?= python3.10
 EMULATOR_STAMPS := $(EMULATORS:%=.emulators/%/.installed)
 
-.emulators/%/.installed: tests/emulators/requirements/%.txt $(STAMP)
+.emulators/%/.installed: tests/emulators/requirements/%.txt | $(STAMP)
 	@echo "environment for $*"
 	@rm -rf .emulators/$* && mkdir -p .emulators
 	@case $* in \
@@ -109,7 +110,8 @@ EMULATOR_STAMPS := $(EMULATORS:%=.emulators/%/.installed)
 
 test-emulators: $(STAMP) $(EMULATOR_STAMPS)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m slow tests/emulators
-	if [ -e .emulators/peers/.installed ]; then .emulators/peers/bin/python -m pytest -m slow tests/export/test_nir_peers.py; fi
+	if [ -e .emulators/peers/.installed ]; then .emulators/peers/bin/python -m pytest -m slow \
+	  tests/export/test_nir_peers.py tests/emulators/test_neurobench.py; fi
 
 # Exported C on emulated Cortex-M boards and, in user-mode emulators, on 64-bit Arm and RISC-V.
 test-boards: $(STAMP)

@@ -33,7 +33,7 @@ def fits(
     """Compare what a network needs with what a chip has; exit 3 where it does not fit, with the pruning that helps."""
     from sparsecirc.cli._models import load
     from sparsecirc.cli._outputs import check_free
-    from sparsecirc.hardware import CHIPS, chip_named
+    from sparsecirc.hardware import CHIPS, chip_named, terms
     from sparsecirc.hardware import fits as compare
     from sparsecirc.ir import save_graph
 
@@ -45,14 +45,17 @@ def fits(
         check_free(output, force)
     loaded = load(spec, out)
     found = [compare(loaded.graph, c) for c in chips]
-    document = {"model": spec.text, "fits": [f.to_json() for f in found]}
+    counted = terms(loaded.graph, loaded.input(batch=2, steps=16))
+    in_words = f"in NeuroBench's terms, on {loaded.input_note} of 16 steps: {counted}"
+    document = {"model": spec.text, "fits": [f.to_json() for f in found], "neurobench": counted.to_json()}
     if len(found) > 1:
         rows = [(f.chip.name, "yes" if f.ok else "no", _first(f.checks), ", ".join(f.unknown) or "-") for f in found]
-        out.data(document, table(("chip:", "fits:", "what is tightest:", "unknown:"), rows))
+        out.data(document, table(("chip:", "fits:", "what is tightest:", "unknown:"), rows), in_words)
         out.suggest(f"sparsecirc fits {spec.text} --chip {found[0].chip.name}")
         return
     fit = found[0]
-    out.data(document, str(fit), *([str(fit.partition)] if cores and fit.partition is not None else []))
+    spread = [str(fit.partition)] if cores and fit.partition is not None else []
+    out.data(document, str(fit), *spread, in_words)
     if output is not None:
         save_graph(fit.pruned(loaded.graph), output)
         out.say(f"written to {output}")

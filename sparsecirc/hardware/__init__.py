@@ -29,6 +29,7 @@ from sparsecirc.hardware._simulators import (
     export_xylo,
     run_simulator,
 )
+from sparsecirc.hardware._terms import Terms, terms
 
 __all__ = [
     "BRAINSCALES2",
@@ -54,6 +55,7 @@ __all__ = [
     "Population",
     "Projection",
     "Quantised",
+    "Terms",
     "by_neighbours",
     "check_simulator",
     "chip_named",
@@ -68,4 +70,5 @@ __all__ = [
     "partition",
     "quantise",
     "run_simulator",
+    "terms",
 ]
