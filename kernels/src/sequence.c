@@ -170,7 +170,7 @@ static void emit(const sc_layer *l, const sc_io *io, int64_t b, int64_t t, float
  */
 static void run_sample(const sc_ops *ops, const sc_layer *l, const sc_io *io, int64_t b, float *workspace,
                        const sc_team *team) {
-  sample_space s;
+  sample_space s = {0}; /* compilers cannot see that the layout fills all of it */
   lay_out_sample(l, team->member, team->members, workspace, &s);
   const int lead = team->member == 0;
   sc_matrix part;
