@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 
@@ -99,6 +100,30 @@ def test_changes_do_not_answer_to_old_inputs(optimizer: object) -> None:
         x = torch.randn(100, site.width)
         leak = (change @ old.T).norm() / len(old) ** 0.5 / ((change @ x.T).norm() / 10)
         assert leak < 1e-5, site.name
+
+
+@pytest.mark.parametrize("optimizer", [sgd(0.1), sgd(0.05, 0.9, 1e-3), adam(1e-3)], ids=["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("ranks", [RANKS, Ranks((30, 28, 20), (8,))], ids=["few", "most"])
+def test_a_step_is_that_of_the_optimizer_without_its_part_in_the_old_rows(
+    optimizer: object, bias: bool, ranks: Ranks
+) -> None:
+    scenario = toy(2)
+    method = HLOP(ranks)
+    setting = Setting(optimizer=optimizer)  # type: ignore[arg-type]
+    learner = Learner(net(scenario, 30, bias=bias), scenario, method, setting)
+    learner.run(steps=12)  # the second step of the second task: momenta are there
+    plain = Learner(net(scenario, 30, bias=bias), scenario, HLOP(ranks), setting)
+    plain.load_state_dict(copy.deepcopy(learner.state_dict()))
+    start = {s.name: s.matrix([t.clone() for t in s.tensors()]) for s in method.sites}
+    learner.run(steps=1)
+    plain.method._anchor = {}  # type: ignore[attr-defined]  # projects nothing
+    plain.run(steps=1)
+    for site, other in zip(method.sites, plain.method.sites, strict=True):  # type: ignore[attr-defined]
+        old, before = method.subspaces[site.name].old.double(), start[site.name].double()
+        change = other.matrix(other.tensors()).double() - before
+        expected = before + change - change @ old.T @ old
+        torch.testing.assert_close(site.matrix(site.tensors()).double(), expected, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("live", ["unstructured", "blocks"])
