@@ -92,7 +92,12 @@ def _wavernn() -> Model:
     return Model(graph, np.tile(x[:STEPS], (1, BATCH, 1)), x)
 
 
-def _neurobench(name: str) -> Model:
+def neurobench(name: str, batch: int, seed: int = 0) -> tuple[Graph, Array, Array]:
+    """A network of NeuroBench as it was published, random inputs of its task's range, and one sample of them.
+
+    Raises:
+        Absent: the weights are not in $SPARSECIRC_DATA.
+    """
     from sparsecirc.frontends import to_graph
 
     root = os.environ.get("SPARSECIRC_DATA", "")
@@ -108,10 +113,15 @@ def _neurobench(name: str) -> Model:
     net = {"eeg": networks.load_motor_imagery, "activity": networks.load_activity, "reaching": networks.load_reaching}[
         name
     ](folder)
-    x = networks.example_inputs(BATCH)[type(net).__name__]
+    x = networks.example_inputs(batch, seed)[type(net).__name__]
     x = net.prepare(x).detach() if name == "reaching" else x
     one = x[:, :1] if name == "reaching" else x[:1]
-    return Model(prune(to_graph(net, example=one, dt=1e-3), 0.8), x.numpy(), one.numpy())
+    return to_graph(net, example=one, dt=1e-3), x.numpy(), one.numpy()
+
+
+def _neurobench(name: str) -> Model:
+    graph, x, one = neurobench(name, BATCH)
+    return Model(prune(graph, 0.8), x, one)
 
 
 MODELS: Mapping[str, Callable[[], Model]] = {
