@@ -11,6 +11,7 @@ from pathlib import Path
 
 from benchmarks.studies._continual import CONTINUAL
 from benchmarks.studies._exports import EXPORTS
+from benchmarks.studies._footprint import FOOTPRINT
 from benchmarks.studies._g2g import DST_STUDY, G2G_STUDY
 from benchmarks.studies._integers import INTEGERS
 from benchmarks.studies._lattice import LATTICE
@@ -23,7 +24,8 @@ from sparsecirc._files import write_atomic
 from sparsecirc.errors import SparsecircError
 
 STUDIES: dict[str, Study] = {
-    study.name: study for study in (CONTINUAL, DST_STUDY, EXPORTS, G2G_STUDY, INTEGERS, LATTICE, REBER, STRUCTURES)
+    study.name: study
+    for study in (CONTINUAL, DST_STUDY, EXPORTS, FOOTPRINT, G2G_STUDY, INTEGERS, LATTICE, REBER, STRUCTURES)
 }
 
 

@@ -63,11 +63,13 @@ class BoardRun:
         outputs: by name, in the layout of ``interpret``.
         instructions: per step.
         flash: bytes of code and constants of the network, without the C library.
+        stack: bytes of a step, with the functions of the C library that it calls.
     """
 
     outputs: dict[str, Any]
     instructions: float
     flash: int
+    stack: int
 
 
 def missing_tools() -> list[str]:
@@ -95,11 +97,12 @@ def run_board(export: Export, x: ArrayLike, core: str, folder: Path, cflags: Seq
     (folder / "x.bin").write_bytes(input_file(samples, length))
     said = make_board(header.parent, core, folder, ("run", "size"), cflags)
     count = re.search(r"instructions per step: (\d+)", said)
+    stack = re.search(r"stack of a step: (\d+)", said)
     size = re.search(r"^\s*(\d+)\s+(\d+)\s+\d+\s+\d+", said, re.MULTILINE)
-    if count is None or size is None:
+    if count is None or stack is None or size is None:
         raise SparsecircError(f"the application on {core} said {said[-300:]!r}: expected its instructions and sizes")
     raw = np.fromfile(folder / "y.bin", np.float32).reshape(len(samples), length, -1)
-    return BoardRun(read_outputs(data, raw, length), float(count[1]), int(size[1]) + int(size[2]))
+    return BoardRun(read_outputs(data, raw, length), float(count[1]), int(size[1]) + int(size[2]), int(stack[1]))
 
 
 def make_board(net: Path, core: str, folder: Path, targets: Sequence[str], cflags: Sequence[str] = ()) -> str:

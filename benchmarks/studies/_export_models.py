@@ -57,12 +57,17 @@ def _neurons(kind: str) -> Model:
     return _model(prune(to_graph(net.eval(), example=torch.rand(9, 1, 16), dt=1e-3), 0.8), timed=50)
 
 
-def _gru(units: int, features: int, density: float, height: int) -> Model:
+def gru(units: int, features: int, density: float, height: int) -> Graph:
+    """A GRU pruned in blocks of ``height`` rows: all its weights, or with 64 features the recurrent ones alone."""
     if features == 64:
-        return _model(gated(GRU, units, density, block(height, 1)))
+        return gated(GRU, units, density, block(height, 1))
     rng = np.random.default_rng(0)
     graph = _one_gru(units, rng.normal(0, 0.5 / np.sqrt(features), (3 * units, features)), rng)
-    return _model(prune(graph, 1 - density))
+    return prune(graph, 1 - density, pattern=block(height, 1))
+
+
+def _gru(units: int, features: int, density: float, height: int) -> Model:
+    return _model(gru(units, features, density, height))
 
 
 def _one_gru(units: int, ih: Array, rng: np.random.Generator, patterns: Mapping[str, Pattern] | None = None) -> Graph:

@@ -66,6 +66,9 @@ def export(
     neurons: Annotated[
         CNeurons, typer.Option("--neurons", help="C: membranes in single precision, or in 32-bit integers.")
     ] = CNeurons.FLOAT,
+    footprint: Annotated[
+        bool, typer.Option("--footprint", help="C: also compile for Cortex-M cores and print sections and stack.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
 ) -> None:
     """Write the network for another runtime, run what was written, and compare."""
@@ -73,6 +76,8 @@ def export(
     from sparsecirc.cli._outputs import check_free, record_export, staged, staged_files, write_manifest
     from sparsecirc.cli._runners import check_artefact
 
+    if footprint and format_ is not Format.C:
+        raise UsageError(f"--footprint is for --format c: {format_.value} files are not compiled")
     loaded = load(spec, out)
     path = _path(loaded, format_, output)
     check_free(path, force)
@@ -94,8 +99,11 @@ def export(
         found = check_artefact(loaded, format_, made, python, c) if check else None
         document = {"model": spec.text, **_moved(made, stage, path.parent if single else path)}
         document["check"] = found
+        if footprint:
+            document["footprint"] = _footprint(made)
         if not single:
-            write_manifest(stage, "export", **{k: v for k, v in document.items() if k != "paths"})
+            facts = {k: v for k, v in document.items() if k not in ("paths", "format")}
+            write_manifest(stage, "export", runtime=format_.value, **facts)
     record_export(loaded.directory, format_.value, _facts(document))
     out.data(document, *_shown(document))
     if found is not None and not found["ok"]:
@@ -214,6 +222,13 @@ def c_options(
     )
 
 
+def _footprint(made: Export) -> list[dict[str, Any]]:
+    """What the code takes on each core."""
+    from sparsecirc.export.c import CORES, footprint_c
+
+    return [footprint_c(made, core).to_json() for core in CORES]
+
+
 def _moved(made: Export, stage: Path, final: Path) -> dict[str, Any]:
     """The export's facts with its paths where they end up."""
     paths = [final / p.relative_to(stage) for p in made.paths]
@@ -248,7 +263,12 @@ def _shown(document: dict[str, Any]) -> list[Any]:
         ran += f"; integers and fast activations move the network by {check['rounding']:.3g}"
     lines = [f"{document['format']} ({document['form']}): {', '.join(document['paths'])}"]
     notes = [f"note: {n}" for n in document["notes"]]
-    return ["\n".join(lines), table(("size:", "bytes"), rows), "\n".join([ran, *notes])]
+    parts = ["\n".join(lines), table(("size:", "bytes"), rows), "\n".join([ran, *notes])]
+    if "footprint" in document:
+        columns = ("core", "text", "rodata", "data", "bss", "state", "stack")
+        body = [tuple(row["core"] if c == "core" else f"{row[c]:,}" for c in columns) for row in document["footprint"]]
+        parts.insert(2, table(("bytes:", *columns[1:]), body))
+    return parts
 
 
 COMMAND = Command(
@@ -258,6 +278,6 @@ COMMAND = Command(
         "sparsecirc export demo:snn --format nir -o snn.nir",
         "sparsecirc export runs/gru --format c -o gru_c --json",
         "sparsecirc export runs/snn --format brian2 --python .emulators/brian2/bin/python",
-        "sparsecirc export runs/gru --format c --weights int8 --arithmetic int8 --activations fast -o gru_c8",
+        "sparsecirc export runs/gru --format c --weights int8 --arithmetic int8 --activations fast --footprint -o g8",
     ),
 )

@@ -140,7 +140,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise FileFormatError(f"{path} is not JSON ({error}): expected what prune or compile wrote") from error
     if not isinstance(found, dict) or "kind" not in found or "files" not in found:
         raise FileFormatError(f"{path} is not a manifest of sparsecirc: expected what prune or compile wrote")
-    if found.get("format", 0) > 1:
+    version = found.get("format", 0)
+    if isinstance(version, int) and version > 1:  # exports of version 0.1.0 had the name of theirs here
         raise FileFormatError(f"{path} was written by sparsecirc {found.get('version')}: upgrade sparsecirc")
     return found
 

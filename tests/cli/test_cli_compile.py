@@ -231,6 +231,20 @@ def test_export_c_with_integers(cli: Cli, pruned: Path) -> None:
     assert not Path("other").exists()
 
 
+def test_export_c_tells_its_footprint(cli: Cli, pruned: Path) -> None:
+    if shutil.which("arm-none-eabi-gcc") is None:
+        pytest.skip("needs arm-none-eabi-gcc")
+    ran = cli("export", pruned, "--format", "c", "--footprint", "-o", "sized", "--json")
+    assert ran.code == 0, ran.err
+    found = {row["core"]: row for row in ran.json["footprint"]}
+    assert found["Cortex-M4F"]["rodata"] == ran.json["bytes"]
+    assert all(0 < row["stack"] < 1024 and row["bss"] == 0 for row in found.values())
+    assert "rodata" in cli("export", pruned, "--format", "c", "--footprint", "-o", "sized", "--force").out
+    wrong = cli("export", pruned, "--format", "nir", "--footprint", "-o", "other.nir")
+    assert wrong.code == 2
+    assert "--footprint is for --format c" in wrong.err
+
+
 def test_export_onnx_to_one_file(cli: Cli, pruned: Path) -> None:
     pytest.importorskip("onnx", reason="onnx is not installed")
     ran = cli("export", pruned, "--format", "onnx", "-o", "out/net.onnx")

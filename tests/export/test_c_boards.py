@@ -15,7 +15,17 @@ from c_problems import STRICT, gru_of, layer, sequence
 from benchmarks.studies._boards import BOARDS, HOSTS, SOURCES, make_board, missing_tools, run_board
 from sparsecirc.cells import CELLS
 from sparsecirc.errors import SparsecircError
-from sparsecirc.export.c import Activations, Arithmetic, COptions, Neurons, Weights, as_exported, export_c, run_c
+from sparsecirc.export.c import (
+    Activations,
+    Arithmetic,
+    COptions,
+    Neurons,
+    Weights,
+    as_exported,
+    export_c,
+    footprint_c,
+    run_c,
+)
 from sparsecirc.ir import Graph, interpret
 
 pytestmark = [
@@ -115,6 +125,10 @@ def test_goals_of_size_and_instructions(tmp_path: Path) -> None:
         small = run_board(export, x, "Cortex-M4F", folder)
         assert dense.flash >= 11 * small.flash, (tile, options.form, dense.flash / small.flash)
         assert dense.instructions >= 3 * small.instructions, (tile, dense.instructions / small.instructions)
+        sizes = footprint_c(export, "Cortex-M4F")
+        assert small.flash == sizes.flash
+        # A step is a call less deep than a run, and functions of the C library may add a little.
+        assert 0 < small.stack <= sizes.stack + 256
 
 
 @pytest.mark.parametrize("name", ["direct", "words", "images"])
