@@ -180,7 +180,8 @@ def page(rows: Sequence[FootprintRow], setting: Setting) -> Page:
         "\n".join(f"- {line}" for line in goals(rows)),
     ]
     for model, here in grouped([r for r in rows if r.form], lambda r: r.model).items():
-        parts += [f"## {model}", f"{NETWORKS[model][0].capitalize()}.", markdown(HEAD, [_cells(r) for r in here])]
+        what = NETWORKS[model][0]
+        parts += [f"## {model}", f"{what[0].upper()}{what[1:]}.", markdown(HEAD, [_cells(r) for r in here])]
     parts += [f"{r.model} on {r.core}: {r.note}." for r in rows if r.note]
     return Page("\n\n".join(filter(None, parts)) + "\n", {})
 

@@ -193,7 +193,7 @@ def page(rows: Sequence[IntegerRow], setting: Setting) -> Page:
         if reference:
             facts += f"; {seeds} {'seed' if seeds == 1 else 'seeds'}; in float64 {spread(reference)} %"
         if here[0].note:
-            facts += f". {here[0].note.capitalize()}"
+            facts += f". {here[0].note[:1].upper()}{here[0].note[1:]}"
         parts += [f"## {model}", f"{facts}.", markdown(HEAD, body)]
         drift = [f"- {r.form}: state off by {r.drift}" for r in here if r.drift]
         parts += ["\n".join(drift)] if drift else []
