@@ -65,7 +65,7 @@ types: $(STAMP)
 
 format-check: $(STAMP)
 	$(BIN)/clang-format --dry-run -Werror $(wildcard kernels/*/*.c kernels/*/*.h kernels/*/*.cpp \
-	  sparsecirc/export/onnx/library/*.[ch])
+	  sparsecirc/export/onnx/library/*.[ch] export/*/*.[ch] export/boards/apps/*.[ch])
 
 # The C tests of the kernels under address and undefined-behaviour sanitizers.
 sanitize: $(STAMP)
@@ -117,7 +117,7 @@ test-emulators: $(STAMP) $(EMULATOR_STAMPS)
 test-boards: $(STAMP)
 	@command -v arm-none-eabi-gcc >/dev/null && command -v qemu-system-arm >/dev/null \
 	  || { echo "make test-boards needs: apt-get install gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm" >&2; exit 2; }
-	$(BIN)/python -m pytest -m slow tests/export/test_c_boards.py
+	$(BIN)/python -m pytest -m slow tests/export/test_c_boards.py tests/export/test_c_apps.py
 
 clean:
 	rm -rf build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks $(STAMP)

@@ -105,8 +105,18 @@ def run_board(export: Export, x: ArrayLike, core: str, folder: Path, cflags: Seq
     return BoardRun(read_outputs(data, raw, length), float(count[1]), int(size[1]) + int(size[2]), int(stack[1]))
 
 
-def make_board(net: Path, core: str, folder: Path, targets: Sequence[str], cflags: Sequence[str] = ()) -> str:
+def make_board(
+    net: Path, core: str, folder: Path, targets: Sequence[str], cflags: Sequence[str] = (), typed: str = ""
+) -> str:
     """Run targets of ``export/boards/Makefile``; returns what was said.
+
+    Args:
+        net: folder of the exported network.
+        core: a key of `BOARDS`.
+        folder: for objects, input and output.
+        targets: of the Makefile; a variable like ``APP=stream`` may be among them.
+        cflags: more flags of the compiler.
+        typed: what an application reads from the serial line.
 
     Raises:
         SparsecircError: one fails, or takes longer than `LIMIT_S`.
@@ -114,7 +124,7 @@ def make_board(net: Path, core: str, folder: Path, targets: Sequence[str], cflag
     call = ["make", "-s", "-C", str(SOURCES), f"BOARD={BOARDS[core]}", f"NET_DIR={net.resolve()}"]
     call += [f"BUILD={folder.resolve()}", f"CFLAGS={' '.join(cflags)}", *targets]
     try:
-        done = subprocess.run(call, capture_output=True, text=True, check=False, timeout=LIMIT_S)
+        done = subprocess.run(call, input=typed, capture_output=True, text=True, check=False, timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
         raise SparsecircError(f"{' '.join(targets)} on {core} took longer than {LIMIT_S} s") from None
     if done.returncode:

@@ -1,4 +1,5 @@
-/* Start-up for the emulated Cortex-M boards: vector table, memory, floating-point unit, C library, main. */
+/* Start-up for the emulated Cortex-M boards: vector table, memory, floating-point unit, C library, main. Applications
+   that use semihosting files and those that do not share it. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +8,7 @@ extern uint32_t data_load[], data_start[], data_end[], bss_start[], bss_end[], s
 
 void reset_handler(void);
 int main(void);
-void initialise_monitor_handles(void); /* of newlib: files and printing by semihosting */
+void initialise_monitor_handles(void) __attribute__((weak)); /* newlib's files by semihosting, where they are linked */
 void __libc_init_array(void);
 void _init(void);
 void _fini(void);
@@ -18,14 +19,19 @@ void _fini(void) {}
 
 static void fault_handler(void) { _Exit(70); /* an exit code that tells a fault from a failed comparison */ }
 
+/* An application with a timer defines it. */
+void systick_handler(void) __attribute__((weak, alias("fault_handler")));
+
 typedef void (*handler)(void);
 
-/* Initial stack, reset, non-maskable, hard, memory, bus and usage fault, secure fault; no interrupt is enabled. */
+/* Initial stack, then the exceptions of the core by number; 15 is the timer. A board's own interrupts would follow. */
 __attribute__((section(".vectors"), used)) static const struct {
   uint32_t *stack;
-  handler entries[7];
+  handler entries[15];
 } vectors = {stack_top,
-             {reset_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler}};
+             {reset_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler,
+              fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler, fault_handler,
+              systick_handler}};
 
 void reset_handler(void) {
 #ifdef __ARM_FP
@@ -35,7 +41,9 @@ void reset_handler(void) {
 #endif
   memcpy(data_start, data_load, (size_t)((char *)data_end - (char *)data_start));
   memset(bss_start, 0, (size_t)((char *)bss_end - (char *)bss_start));
-  initialise_monitor_handles();
+  if (initialise_monitor_handles != NULL) {
+    initialise_monitor_handles();
+  }
   __libc_init_array();
   exit(main());
 }
