@@ -47,6 +47,8 @@ PROBLEMS: dict[str, tuple[Graph, COptions, float]] = {
     "lif": (layer(CELLS["lif"], 16, 128, drive=2.0), COptions(), 0),
     "lif fixed": (layer(CELLS["lif"], 16, 128, drive=2.0), FIXED, 0),
     "synaptic fixed": (layer(CELLS["synaptic"], 16, 64, drive=3.0), FIXED16, 0),
+    "alif fixed": (layer(CELLS["alif"], 16, 64, drive=3.0), FIXED, 0),
+    "li fixed": (layer(CELLS["li"], 16, 64, density=0.02, drive=0.3), FIXED16, 0),
     "synaptic int8": (layer(CELLS["synaptic"], 16, 64, drive=3.0), COptions(Weights.INT8), 0),
 }
 

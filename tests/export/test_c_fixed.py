@@ -33,7 +33,8 @@ def assert_identical(graph: Graph, options: COptions, x: np.ndarray, folder: Pat
     return got
 
 
-RESETS = [(name, Options(r, d)) for name in ("lif", "synaptic") for r in Reset for d in (True, False)]
+RESETS = [(name, Options(r, d)) for name in ("lif", "synaptic", "alif") for r in Reset for d in (True, False)]
+RESETS += [("alif", Options(Reset.SUBTRACT, d, adapted=True)) for d in (True, False)]
 
 
 @pytest.mark.parametrize(("name", "options"), RESETS)
@@ -53,6 +54,28 @@ def test_odd_sizes_give_the_same_integers(
 ) -> None:
     graph = layer(CELLS["lif"], inputs, units, tile=tile, feedback=feedback, drive=4.0)
     assert_identical(graph, options, sequence(inputs), tmp_path)
+
+
+@pytest.mark.parametrize("options", [*FIXED.values(), BY_8], ids=lambda o: o.form)
+@pytest.mark.parametrize("feedback", ["hh", "hh_diag"])
+@pytest.mark.parametrize("cell", ["alif", "li"])
+def test_adaptive_neurons_and_recurrent_integrators(
+    cell: str, feedback: str, options: COptions, tmp_path: Path
+) -> None:
+    graph = layer(CELLS[cell], 7, 33, density=0.2, feedback=feedback, drive=3.0 if cell == "alif" else 0.3)
+    if cell == "li":  # a feedback below one, so that it settles
+        node = graph.recurrent[0]
+        weak = {feedback: np.float32(0.1) * node.params[feedback]}
+        graph = graph.replace_nodes(node.with_params(**weak))
+    x = sequence(7, 60)
+    got = assert_identical(graph, options, x, tmp_path)
+    exact = interpret(graph, x).outputs
+    if cell == "alif":
+        assert 0.02 < got["spk"].mean() < 0.9
+        assert np.abs(got["adapt"] - exact["adapt"]).mean() < 0.2 * exact["adapt"].std()
+    else:
+        assert np.abs(got["mem"] - exact["mem"]).mean() < 0.05 * exact["mem"].std()
+    assert "tanhf" not in (tmp_path / "net.c").read_text()
 
 
 def network(*, units: int = 40) -> Graph:
@@ -119,9 +142,10 @@ def test_a_linear_layer_is_merged_only_where_nobody_else_reads_it() -> None:
         assert np.abs(value - interpret(graph, x).outputs[name]).max() < 1e-5
 
 
+@pytest.mark.parametrize("cell", ["synaptic", "alif", "li"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
-def test_no_input_overflows(value: float, tmp_path: Path) -> None:
-    graph = layer(CELLS["synaptic"], 4, 8, density=1.0, drive=2.0)
+def test_no_input_overflows(value: float, cell: str, tmp_path: Path) -> None:
+    graph = layer(CELLS[cell], 4, 8, density=1.0, drive=2.0)
     x = sequence(4, 60)
     x[3:50] = value
     for k, options in enumerate((FIXED[Weights.INT16], BY_8)):

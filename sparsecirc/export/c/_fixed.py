@@ -7,8 +7,11 @@ membrane counts 1 / 2^bits of it:
     v = trunc(beta v / 2^15) + 2^bits sum + bias - reset      (int64, then cut to +-2^30)
     z = v > theta
 
-A leak is rounded towards zero, so a membrane left alone gets to rest. A real input is multiplied in single precision,
-in ascending order, and rounded once; every machine gives the same integers.
+A leak is rounded towards zero, so a membrane left alone gets to rest. A real input, the fed-back membranes of a leaky
+integrator among them, is multiplied in single precision, in ascending order, and rounded once; every machine gives the
+same integers. The adaptation of an adaptive neuron counts 2^-15 of a spike; it raises the threshold by
+
+    strength a / 2^15                                         (int64, towards zero)
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ BITS = {Weights.INT8: 8, Weights.INT16: 2}
 DECAY = 1 << 15
 LIMIT = 1 << 30
 """Where a membrane is cut off; far above any threshold."""
-_CELLS = ("lif", "synaptic", "li")
+_CELLS = ("lif", "synaptic", "alif", "li")
 _WEIGHTS = ("ih", "hh", "hh_diag")
 
 
@@ -46,7 +49,8 @@ class FixedLayer:
         bits: membranes count ``unit / 2**bits``.
         bias: what enters at every step, in membrane units.
         threshold: of the membrane.
-        decays: ``beta`` and ``alpha`` times 2^15, by name.
+        decays: ``beta``, ``alpha`` and ``rho`` times 2^15, by name.
+        strength: by how much one spike of adaptation raises the threshold, in membrane units; of other cells 0.
     """
 
     words: dict[str, Integers]
@@ -55,11 +59,16 @@ class FixedLayer:
     bias: Integers
     threshold: Integers
     decays: dict[str, Integers]
+    strength: Integers
 
     @property
     def grain(self) -> NDArray[np.float32]:
         """What one count of the membrane is worth, (units,)."""
         return np.ldexp(self.unit, -self.bits).astype(np.float32)
+
+    def grain_of(self, state: str) -> NDArray[np.float32]:
+        """What one count of a state is worth, (units,)."""
+        return np.full_like(self.unit, 1 / DECAY) if state == "adapt" else self.grain
 
 
 def is_fixed(node: Any, options: COptions) -> bool:
@@ -70,7 +79,6 @@ def is_fixed(node: Any, options: COptions) -> bool:
         and node.cell.name in _CELLS
         and "ih" in node.params
         and not node.feature_shape
-        and (node.cell.spiking or not {"hh", "hh_diag"} & set(node.params))
     )
 
 
@@ -99,7 +107,8 @@ def fixed_layer(node: Recurrent, options: COptions) -> FixedLayer:
         bits,
         whole(np.broadcast_to(bias, (node.units,))),
         whole(vectors.get("threshold", np.zeros(node.units))),
-        {k: np.rint(vectors[k] * DECAY).astype(np.int64) for k in ("beta", "alpha") if k in vectors},
+        {k: np.rint(vectors[k] * DECAY).astype(np.int64) for k in ("beta", "alpha", "rho") if k in vectors},
+        whole(vectors.get("strength", np.zeros(node.units))),
     )
 
 
@@ -137,8 +146,8 @@ def fixed_node(node: Recurrent, options: COptions) -> Recurrent:
     unit = layer.unit.astype(np.float64)
     stood: dict[str, Array] = {r: w * (unit if w.ndim == 1 else unit[:, None]) for r, w in layer.words.items()}
     stood |= {k: v / DECAY for k, v in layer.decays.items()}
-    if "threshold" in node.params:
-        stood["threshold"] = layer.threshold * layer.grain.astype(np.float64)
+    levels = {"threshold": layer.threshold, "strength": layer.strength}
+    stood |= {k: v * layer.grain.astype(np.float64) for k, v in levels.items() if k in node.params}
     known = {f.name: getattr(node, f.name) for f in fields(node)}
     return _FixedRecurrent(**{**known, "params": {**node.params, **stood}}, layer=layer, export=options)
 
@@ -153,25 +162,53 @@ class _FixedRecurrent(Recurrent):
             raise UnsupportedError("fixed-point layers know no valid steps: run samples of different length one by one")
         layer, x = self.layer, inputs[0]
         steps, batch = x.shape[:2]
-        grain = layer.grain.astype(np.float64)
-        drive = _real_drive(x, layer, self.export)
+        grain = {s: 1 if s == "spk" else layer.grain_of(s).astype(np.float64) for s in self.cell.states}
+        drive = _real_drive(x, layer.words["ih"], layer.bits, self.export)
         now = {
-            s: np.rint(np.asarray(state.get(s, np.zeros((batch, self.units)))) / (1 if s == "spk" else grain)).astype(
-                np.int64
-            )
+            s: np.rint(np.asarray(state.get(s, np.zeros((batch, self.units)))) / grain[s]).astype(np.int64)
             for s in self.cell.states
         }
         out = {s: np.zeros((steps, batch, self.units), ctx.dtype) for s in self.cell.states}
+        step = self._adaptive_step if self.cell.name == "alif" else self._step
         for t in range(steps):
-            current: Integers = drive[t] + layer.bias
-            if "hh" in layer.words:
-                current = current + (now["spk"] @ layer.words["hh"].T << layer.bits)
-            elif "hh_diag" in layer.words:
-                current = current + (now["spk"] * layer.words["hh_diag"] << layer.bits)
-            now = self._step(current, now)
+            now = step(drive[t] + layer.bias + self._feedback(now), now)
             for s, value in now.items():
-                out[s][t] = value if s == "spk" else value * grain
+                out[s][t] = value * grain[s]
         return out, {s: out[s][-1] if steps else np.asarray(state.get(s, out[s].sum(axis=0))) for s in out}
+
+    def _feedback(self, now: dict[str, Integers]) -> Integers | int:
+        """What the layer feeds back, in membrane units."""
+        words, bits = self.layer.words, self.layer.bits
+        if self.cell.spiking:
+            if "hh" in words:
+                return np.asarray(now["spk"] @ words["hh"].T << bits)
+            return np.asarray(now["spk"] * words["hh_diag"] << bits) if "hh_diag" in words else 0
+        if "hh" not in words and "hh_diag" not in words:
+            return 0
+        level = now["mem"].astype(np.float32) * self.layer.grain
+        if "hh" in words:
+            return _real_drive(level, words["hh"], bits, self.export)
+        return _whole(level * words["hh_diag"].astype(np.float32) * np.float32(1 << bits))
+
+    def _adaptive_step(self, current: Integers, now: dict[str, Integers]) -> dict[str, Integers]:
+        layer, reset, delay = self.layer, self.options.reset, self.options.delay
+        fired, theta = now["spk"], layer.threshold
+        adapt = _cut(_leak(layer.decays["rho"], now["adapt"]) + fired * DECAY)
+        level = theta + _leak(layer.strength, adapt)
+        late: Integers = fired if delay else np.zeros_like(fired)
+        start: Integers = np.where(late, 0, now["mem"]) if reset is Reset.ZERO else now["mem"]
+        v = _leak(layer.decays["beta"], start) + current
+        if reset is Reset.SUBTRACT:
+            raised = theta + _leak(layer.strength, now["adapt"]) if self.options.adapted else theta
+            v = v - late * raised
+        elif reset is Reset.ZERO_UPDATE:
+            v = np.where(late, 0, v).astype(np.int64)
+        spk: Integers = (v > level).astype(np.int64)
+        if not delay and reset is Reset.SUBTRACT:
+            v = v - spk * (level if self.options.adapted else theta)
+        elif not delay and reset is not Reset.NONE:
+            v = np.where(spk, 0, v).astype(np.int64)
+        return {"spk": spk, "adapt": adapt, "mem": _cut(v)}
 
     def _step(self, current: Integers, now: dict[str, Integers]) -> dict[str, Integers]:
         layer, reset = self.layer, self.options.reset
@@ -205,9 +242,9 @@ def _cut(v: Integers) -> Integers:
     return np.clip(v, -LIMIT, LIMIT)
 
 
-def _real_drive(x: Array, layer: FixedLayer, options: COptions) -> Integers:
-    """Product with the input in membrane units, as single precision gives it; spikes come out exactly."""
-    single, words = x.astype(np.float32), layer.words["ih"]
+def _real_drive(x: Array, words: Integers, bits: int, options: COptions) -> Integers:
+    """Product with real numbers in membrane units, as single precision gives it; spikes come out exactly."""
+    single = x.astype(np.float32)
     unit = np.ones((1,), np.float32)
     if options.arithmetic is Arithmetic.INT8:
         top = np.abs(single).max(axis=-1, keepdims=True, initial=0.0)
@@ -221,5 +258,9 @@ def _real_drive(x: Array, layer: FixedLayer, options: COptions) -> Integers:
     else:
         for j in range(words.shape[1]):
             total = total + single[..., j, None] * words[:, j].astype(np.float32)
-    counts = np.clip(unit * total * np.float32(1 << layer.bits), -LIMIT, LIMIT)
-    return np.asarray(np.trunc(counts + np.copysign(np.float32(0.5), counts)).astype(np.int64))
+    return _whole(unit * total * np.float32(1 << bits))
+
+
+def _whole(counts: NDArray[np.float32]) -> Integers:
+    cut = np.clip(counts, -LIMIT, LIMIT)
+    return np.asarray(np.trunc(cut + np.copysign(np.float32(0.5), cut)).astype(np.int64))
