@@ -20,7 +20,7 @@ from sparsecirc._tuning import measure as measure_products
 from sparsecirc.cells import GRU, Cell
 from sparsecirc.errors import SparsecircError
 from sparsecirc.ops import batched_formats
-from sparsecirc.ops._run import BATCHED_FROM
+from sparsecirc.ops._run import BATCHED_FROM, batched_from
 from sparsecirc.patterns import PatternMaker, block, unstructured
 
 Say = Callable[[str], None]
@@ -106,7 +106,7 @@ def kernel_of(program: Program, batch: int) -> str:
     choice = next(c for c in program.choices.values() if c.weight.endswith(".hh"))
     (layer,) = program.graph.recurrent
     formats = {"hh": choice.format}
-    batched = batched_formats(layer, formats) if batch >= BATCHED_FROM else None
+    batched = batched_formats(layer, formats, program.isa) if batch >= batched_from(layer) else None
     if batched is not None:
         return f"units x batch over {batched['hh'].name}"
     return f"{choice.kernel}, {choice.reason}, {choice.padding:.2f} stored values a live weight"

@@ -25,8 +25,8 @@ class Choice:
         nbytes_dense: bytes of the dense float32 matrix.
         padding: stored values per live connection.
         forced: whether the kernel was asked for; then it serves every batch.
-        batched: layout in batches of at least 8 samples; empty where samples run one after another, or where one
-            product serves every batch.
+        batched: layout in batches of at least 8 samples (16 of spikes); empty where samples run one after another, or
+            where one product serves every batch.
         cached: whether the times were measured by an earlier compile on this machine.
         order: name of the order in which its rows are packed (`sparsecirc.orders`); empty: as given.
         orders: ``"<format>, <order>"`` -> measured microseconds, of every order that was tried.
@@ -88,7 +88,7 @@ class Explanation:
 
     def table(self) -> str:
         """Aligned plain text."""
-        head = ("weight", "density", "kernel", "batch 8+", "us", "KiB", "dense KiB", "padding", "why")
+        head = ("weight", "density", "kernel", "in batches", "us", "KiB", "dense KiB", "padding", "why")
         body = [
             (
                 c.weight,

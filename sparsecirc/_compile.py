@@ -76,7 +76,7 @@ def compile(
         chosen = _choose(problem, weight, forced.get(problem.weight), cache, orders)
         packed[problem.weight] = chosen.packed
         choices[problem.weight] = chosen.choice
-    choices = _with_batches(graph, choices)
+    choices = _with_batches(graph, choices, isa)
     program = Program(
         with_packed_weights(graph, packed, isa), target, isa, packed, choices, exact and target.dtype in ("f32", "bf16")
     )
@@ -89,13 +89,13 @@ def compile(
     return program
 
 
-def _with_batches(graph: Graph, choices: Mapping[str, Choice]) -> dict[str, Choice]:
+def _with_batches(graph: Graph, choices: Mapping[str, Choice], isa: Isa) -> dict[str, Choice]:
     """The choices with what serves larger batches of recurrent layers."""
     found = dict(choices)
     for node in graph.recurrent:
         mine = {role: choices[f"{node.name}.{role}"] for role in node.matrix_roles if f"{node.name}.{role}" in choices}
         forced = {role for role, choice in mine.items() if choice.forced}
-        formats = batched_formats(node, {role: choice.format for role, choice in mine.items()}, forced)
+        formats = batched_formats(node, {role: choice.format for role, choice in mine.items()}, isa, forced)
         for role, form in (formats or {}).items():
             found[f"{node.name}.{role}"] = replace(mine[role], batched=form.name)
     return found

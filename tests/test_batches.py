@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import sparsecirc as sc
 from sparsecirc import Graph, Target, interpret, patterns
-from sparsecirc.cells import GRU, LIF, LSTM, RNN_TANH, Cell
+from sparsecirc._native import kernels
+from sparsecirc.cells import ALIF, GRU, LIF, LSTM, RNN_TANH, SYNAPTIC, Cell, Options, Reset
 from sparsecirc.ir import Input, Linear
 from sparsecirc.testing import TOLERANCE, random_pattern, recurrent_graph
 
@@ -56,9 +58,59 @@ def test_explain_says_what_serves_batches() -> None:
     assert (rows["rnn.ih"].batched, rows["rnn.hh"].batched) == ("csr", "tiled_csr")
     dense = {c.weight: c for c in sc.compile(recurrent_graph(GRU, 9, 300, 0.8)).explain().rows}
     assert dense["rnn.hh"].batched == "dense"
+    isa = sc.compile(recurrent_graph(LIF, 9, 30, 0.2)).isa.value
     spiking = sc.compile(recurrent_graph(LIF, 9, 30, 0.2)).explain()
-    assert {c.batched for c in spiking.rows} == {""}
-    assert "batch 8+" in spiking.table().splitlines()[0]
+    assert {c.batched for c in spiking.rows} == ({"csr"} if kernels.has_spikes(isa) else {""})
+    blocks = sc.compile(recurrent_graph(LIF, 16, 48, 0.3, pattern=patterns.block(16, 1))).explain()
+    assert {c.batched for c in blocks.rows} == {""}
+    assert "in batches" in spiking.table().splitlines()[0]
+
+
+SPIKING = [
+    (LIF, {}),
+    (LIF, {"options": Options(Reset.ZERO, delay=False), "reverse": True}),
+    (LIF, {"recurrence": False}),
+    (LIF, {"one_to_one": True}),
+    (LIF, {"input_product": False}),
+    (SYNAPTIC, {"options": Options(Reset.SUBTRACT), "bias": False}),
+    (ALIF, {"options": Options(Reset.SUBTRACT, adapted=True)}),
+]
+
+
+@pytest.mark.parametrize(("cell", "case"), SPIKING, ids=lambda v: v.name if isinstance(v, Cell) else "-".join(v))
+@pytest.mark.parametrize("batch", [16, 37, 70])
+@pytest.mark.parametrize("rate", [0.01, 0.3, None])
+def test_samples_of_spikes_together_are_those_alone(
+    cell: Cell, case: dict[str, Any], batch: int, rate: float | None
+) -> None:
+    units = 41
+    graph = recurrent_graph(cell, units, units, 0.2, spiking_input=True, **case)
+    program, single = sc.compile(graph), sc.compile(graph, kernel="columns")  # columns serve samples one by one
+    rng = np.random.default_rng(0)
+    x = (rng.random((9, batch, units)) < (rate or 0.2)).astype(np.float32)
+    together, alone = program.run(x), single.run(x)
+    again, after = program.run(x, state=together.state), single.run(x, state=alone.state)
+    for many, one in ((together, alone), (again, after)):
+        for name, y in many.outputs.items():
+            assert np.array_equal(y, one.outputs[name]), name
+        for name, state in many.state.items():
+            assert np.array_equal(state, one.state[name]), name
+    if rate is None:  # steps of other numbers come between those of spikes
+        x[3:5] = rng.standard_normal(x[3:5].shape)
+    assert sc.verify(program, x).ok
+
+
+def test_spikes_of_other_heights_and_lengths_run_alone() -> None:
+    program = sc.compile(recurrent_graph(LIF, 20, 33, 0.2))
+    rng = np.random.default_rng(0)
+    x = (rng.random((7, 20, 20)) < 0.3).astype(np.float32)
+    state = {name: np.full_like(value, 0.5) for name, value in program.run(x).state.items()}
+    lengths = np.arange(20) % 8
+    for given, ends in ((state, None), (None, lengths), (state, lengths)):
+        got = program.run(x, state=given, lengths=ends)
+        want = interpret(program.graph, x, state=given, lengths=ends, dtype=np.float32)
+        for name, y in want.outputs.items():
+            assert np.allclose(got.outputs[name], y, rtol=0, atol=TOLERANCE.outputs), name
 
 
 @pytest.mark.parametrize("kernel", ["lookup", "csr", "dense", "mantissa"])
@@ -141,6 +193,20 @@ def test_cells_on_a_shared_sample(cell: Cell, steps: int) -> None:
         assert np.array_equal(one.state[name], many.state[name])
 
 
+def count_threads() -> int:
+    """Of this process."""
+    return len(list(Path("/proc/self/task").iterdir()))
+
+
+def settled_threads() -> int:
+    """The same, once those that have ended are gone from there too: they stay for a moment after they were joined."""
+    counts = [count_threads()]
+    while len(counts) < 400 and len(set(counts[-20:])) + (len(counts) < 20) > 1:
+        time.sleep(0.005)
+        counts.append(count_threads())
+    return counts[-1]
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc/self/task to count threads")
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize(("steps", "batch"), [(300, 96), (20000, 1)])
@@ -149,7 +215,7 @@ def test_never_more_threads_than_asked(threads: int, steps: int, batch: int) -> 
     program = sc.compile(graph, Target.cpu(threads=threads), kernel="csr")
     x = batch_of(graph, steps, batch)
     program.run(x[:2])
-    before, seen, done = len(list(Path("/proc/self/task").iterdir())), [0], threading.Event()
+    before, seen, done = settled_threads(), [0], threading.Event()
 
     def work() -> None:
         program.run(x)
@@ -158,7 +224,7 @@ def test_never_more_threads_than_asked(threads: int, steps: int, batch: int) -> 
     worker = threading.Thread(target=work)
     worker.start()
     while not done.is_set():
-        seen.append(len(list(Path("/proc/self/task").iterdir())) - before)
+        seen.append(count_threads() - before)
         time.sleep(0.0005)
     worker.join()
     assert max(seen) == threads  # the caller and what it started

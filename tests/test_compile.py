@@ -201,7 +201,7 @@ def test_explanations_read_well() -> None:
     program = sparsecirc.compile(network(), kernel={"rnn.hh": "csr"})
     explanation = program.explain()
     lines = str(explanation).splitlines()
-    assert " ".join(lines[0].split()) == "weight density kernel batch 8+ us KiB dense KiB padding why"
+    assert " ".join(lines[0].split()) == "weight density kernel in batches us KiB dense KiB padding why"
     hh = next(line for line in lines if line.startswith("rnn.hh"))
     assert hh.split()[:5] == ["rnn.hh", "0.100", f"sc_f32_csr_gru__{program.isa.value}", "csr", "-"]
     assert hh.endswith("asked for")

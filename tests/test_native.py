@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sparsecirc._native import kernels
 from sparsecirc._target import Isa
 from sparsecirc.cells import CELLS
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.formats import BLOCK_SHAPES, Tile, every_format, formats_for, lookup, mantissa
+from sparsecirc.formats import BLOCK_SHAPES, COLUMNS, Tile, every_format, formats_for, lookup, mantissa
 from sparsecirc.ir import Elementwise, Graph, Input, Linear
 from sparsecirc.testing import (
     PROBLEMS,
@@ -592,9 +593,24 @@ def test_batched_runs_that_have_no_kernel_are_refused() -> None:
     with pytest.raises(ValueError, match="no batched kernel"):
         layer.run("scalar", **GOOD_RUN, batched=True)
     one = np.ones(4, F32)
-    spiking = kernels.Layer("lif", 4, 3, ih=matrix(4, 3), beta=one, theta=one)
+    leaky = kernels.Layer("li", 4, 3, ih=matrix(4, 3), beta=one)
     with pytest.raises(ValueError, match="sample by sample"):
-        spiking.run("scalar", **{**GOOD_RUN, "state": GOOD_RUN["state"] * 2, "out": [None] * 2}, batched=True)
+        leaky.run("scalar", **GOOD_RUN, batched=True)
+
+
+def test_events_are_the_columns_of_their_matrix() -> None:
+    one = np.ones(4, F32)
+    make = partial(kernels.Layer, "lif", 4, 3, ih=matrix(4, 3), beta=one, theta=one)
+    columns = COLUMNS.pack(Pattern.from_mask(np.eye(4, 3, dtype=bool)), np.eye(4, 3, dtype=F32)).matrix
+    make(ih_events=columns)
+    for bad in (
+        {"ih_events": matrix(4, 3)},  # not columns
+        {"ih_events": COLUMNS.pack(Pattern.from_mask(np.eye(4, 4, dtype=bool)), np.eye(4, dtype=F32)).matrix},
+        {"hh_events": columns},  # of no matrix
+        {"ih_events": COLUMNS.pack(Pattern.full(4, 3), np.ones((4, 3), F32)).matrix},  # dense columns
+    ):
+        with pytest.raises(ValueError, match="_events must"):
+            make(**bad)
 
 
 def test_results_are_never_written_to_a_converted_copy() -> None:

@@ -281,8 +281,13 @@ class Layer {
   Layer(const std::string &cell, int64_t units, int64_t in, std::shared_ptr<Matrix> ih, std::shared_ptr<Matrix> hh,
         std::shared_ptr<Matrix> hr, const Maybe<float> &bias_ih, const Maybe<float> &bias_hh,
         const Maybe<float> &hh_diag, const Maybe<float> &alpha, const Maybe<float> &beta, const Maybe<float> &theta,
-        const Maybe<float> &strength, const std::string &reset, bool delay, bool adapted, bool reverse)
-      : ih_(std::move(ih)), hh_(std::move(hh)), hr_(std::move(hr)) {
+        const Maybe<float> &strength, const std::string &reset, bool delay, bool adapted, bool reverse,
+        std::shared_ptr<Matrix> ih_events, std::shared_ptr<Matrix> hh_events)
+      : ih_(std::move(ih)),
+        hh_(std::move(hh)),
+        hr_(std::move(hr)),
+        ih_events_(std::move(ih_events)),
+        hh_events_(std::move(hh_events)) {
     const int kind = find(kCells, cell, "cell");
     facts_ = kCells[kind];
     const int64_t rows = units * facts_.gates;
@@ -316,6 +321,8 @@ class Layer {
     l_.ih = ih_ ? ih_->get() : nullptr;
     l_.hh = hh_ ? hh_->get() : nullptr;
     l_.hr = hr_ ? hr_->get() : nullptr;
+    l_.ih_events = events_of(ih_.get(), ih_events_.get(), "ih_events");
+    l_.hh_events = events_of(hh_.get(), hh_events_.get(), "hh_events");
   }
 
   void run(const std::string &isa, const In<float> &x, const Maybe<int64_t> &lengths,
@@ -324,10 +331,10 @@ class Layer {
     const sc_ops *ops = ops_for(isa);
     for (const auto *m : {&ih_, &hh_, &hr_}) {
       usable(m->get(), ops);
-      need(!batched || !*m || (ops->mm_rows[(*m)->get()->format] && !(*m)->get()->order),
+      need(!batched || facts_.spiking || !*m || (ops->mm_rows[(*m)->get()->format] && !(*m)->get()->order),
            "a matrix has no batched kernel");
     }
-    need(!batched || !l_.beta, "cells with parameters per unit run sample by sample");
+    need(!batched || facts_.spiking || !l_.beta, "leaky integrators run sample by sample");
     need(x.ndim() == 3 && static_cast<int64_t>(x.shape(2)) == l_.in, "x must be (steps, batch, in)");
     sc_io io{};
     io.steps = static_cast<int64_t>(x.shape(0));
@@ -384,6 +391,15 @@ class Layer {
     }
     return io;
   }
+  // The columns of a matrix, for batches of spikes.
+  static const sc_matrix *events_of(const Matrix *whole, const Matrix *events, const char *name) {
+    if (!events) return nullptr;
+    const sc_matrix *m = events->get();
+    need(m->format == SC_FMT_columns && m->ptr, std::string(name) + " must be compressed columns");
+    need(whole && m->rows == whole->rows() && m->cols == whole->cols(),
+         std::string(name) + " must have the shape of the matrix that it stands for");
+    return m;
+  }
   // Of a bias: `matrix` is what it is added to.
   static void keep(Buffer<float> &to, const float *&slot, const Maybe<float> &from, int64_t n, const char *name,
                    const Matrix *matrix = nullptr) {
@@ -392,7 +408,7 @@ class Layer {
     if (!to) to = copy<float>(from);
     slot = to.get();
   }
-  std::shared_ptr<Matrix> ih_, hh_, hr_;
+  std::shared_ptr<Matrix> ih_, hh_, hr_, ih_events_, hh_events_;
   Buffer<float> bias_ih_, bias_hh_, diag_, alpha_, beta_, theta_, strength_;
   CellFacts facts_{};
   sc_layer l_{};
@@ -428,6 +444,9 @@ NB_MODULE(_kernels, m) {
         return ops_for(isa)->mm_rows[find(kFormats, format, "format")] != nullptr;
       },
       nb::arg("isa"), nb::arg("format"));
+  m.def(
+      "has_spikes", [](const std::string &isa) { return ops_for(isa)->spikes != nullptr; }, nb::arg("isa"),
+      "Whether there are kernels for batches of spikes.");
   nb::class_<Matrix>(m, "Matrix")
       .def(nb::init<const std::string &, int64_t, int64_t, const In<float> &, const Maybe<int32_t> &,
                     const Maybe<int32_t> &, const Maybe<uint8_t> &, int64_t, int64_t, const Maybe<int16_t> &,
@@ -447,13 +466,14 @@ NB_MODULE(_kernels, m) {
       .def(nb::init<const std::string &, int64_t, int64_t, std::shared_ptr<Matrix>, std::shared_ptr<Matrix>,
                     std::shared_ptr<Matrix>, const Maybe<float> &, const Maybe<float> &, const Maybe<float> &,
                     const Maybe<float> &, const Maybe<float> &, const Maybe<float> &, const Maybe<float> &,
-                    const std::string &, bool, bool, bool>(),
+                    const std::string &, bool, bool, bool, std::shared_ptr<Matrix>, std::shared_ptr<Matrix>>(),
            nb::arg("cell"), nb::arg("units"), nb::arg("in_features"), nb::arg("ih").none() = nb::none(),
            nb::arg("hh").none() = nb::none(), nb::arg("hr").none() = nb::none(), nb::arg("bias_ih").none() = nb::none(),
            nb::arg("bias_hh").none() = nb::none(), nb::arg("hh_diag").none() = nb::none(),
            nb::arg("alpha").none() = nb::none(), nb::arg("beta").none() = nb::none(),
            nb::arg("theta").none() = nb::none(), nb::arg("strength").none() = nb::none(), nb::arg("reset") = "none",
-           nb::arg("delay") = true, nb::arg("adapted") = false, nb::arg("reverse") = false)
+           nb::arg("delay") = true, nb::arg("adapted") = false, nb::arg("reverse") = false,
+           nb::arg("ih_events").none() = nb::none(), nb::arg("hh_events").none() = nb::none())
       .def("run", &Layer::run, nb::arg("isa"), nb::arg("x"), nb::arg("lengths").none(), nb::arg("state").noconvert(),
            nb::arg("out").noconvert(), nb::arg("batched") = false, nb::arg("poison") = false, nb::arg("threads") = 1);
   m.def("product", &product, nb::arg("matrix"), nb::arg("isa"), nb::arg("x"), nb::arg("bias").none(),

@@ -112,6 +112,27 @@ typedef struct sc_point {
 } sc_point;
 typedef void (*sc_point_fn)(const sc_point *p);
 
+/* Samples that one run of spikes takes together. */
+#define SC_SPIKES 64
+
+/* Products of up to SC_SPIKES samples whose inputs are spikes. Samples come in groups of 16 lanes: arrays are (groups,
+ * n, 16), masks [n][SC_SPIKES / 16] have bit b of mask g where input n of sample 16 g + b is 1. Sums run over ascending
+ * columns from the bias on, as those of single samples do.
+ */
+typedef struct sc_spike_ops {
+  /* Masks of samples (batch, n): how many are not empty, or -1 where an input is neither 0 nor 1. */
+  int64_t (*pack)(const float *x, int64_t ldx, int64_t batch, int64_t n, uint16_t *masks);
+  /* Masks of (groups, n, 16): how many are not empty. */
+  int64_t (*fired)(const float *spikes, int64_t n, int64_t groups, uint16_t *masks);
+  /* y (groups, rows, 16) = bias + W x, W in compressed rows: the same time for any number of spikes. */
+  void (*rows)(const sc_matrix *w, const uint16_t *masks, const float *bias, int64_t groups, float *y);
+  /* The same for compressed columns: time falls with the masks that are not empty. */
+  void (*columns)(const sc_matrix *w, const uint16_t *masks, const float *bias, int64_t groups, float *y);
+  /* (batch, n) to (groups, n, 16), zeros beside the last sample, and back. */
+  void (*to_lanes)(const float *x, int64_t ldx, int64_t batch, int64_t n, float *y);
+  void (*to_samples)(const float *y, int64_t batch, int64_t n, float *x, int64_t ldx);
+} sc_spike_ops;
+
 /* The only windows that a lookup reads, and how to say so; zero where it reads any. depths: the sum of those it knows,
  * which are powers of two.
  */
@@ -132,6 +153,7 @@ typedef struct sc_ops {
   void (*tanh_n)(int64_t n, const float *x, float *y);
   void (*sigmoid_n)(int64_t n, const float *x, float *y);
   sc_tile tile[SC_N_FORMATS];
+  const sc_spike_ops *spikes; /* null where there are none */
 } sc_ops;
 
 /* The kernels for an instruction set by name, or null where it is not built or this processor lacks it. */
@@ -154,6 +176,7 @@ typedef struct sc_layer {
   int64_t units, width, in; /* width: of the fed-back state (differs from units with a projection) */
   int reset, delay, adapted, reverse;
   const sc_matrix *ih, *hh, *hr;
+  const sc_matrix *ih_events, *hh_events; /* for batches of spikes: the weights of ih and hh as columns, or null */
   const float *bias_ih, *bias_hh, *hh_diag;
   const float *alpha, *beta, *theta, *strength; /* per unit; alpha: decay of the synapse, or of an adaptation */
 } sc_layer;
@@ -181,7 +204,8 @@ typedef struct sc_team {
 
 /* Floats of workspace that sc_run needs, batched or sample by sample. */
 size_t sc_workspace(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batched);
-/* Whole sequences in one call. batched: the state is held as (units, batch), for gated cells with mm kernels. */
+/* Whole sequences in one call. batched: the state is held as (units, batch), for gated cells with mm kernels and for
+ * spiking ones with kernels of spikes, whose hh, if any, is csr; others run sample by sample. */
 void sc_run(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batched, float *workspace);
 /* The same, sample by sample, by every member of a team at once, on one workspace; results do not depend on `members`.
  * The recurrent matrix must be one that sc_can_part.

@@ -324,11 +324,12 @@ static void SC_PLAIN(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx,
   for (int64_t k = 0; k < n; k++) SC_NAME(plain_dense_mv)(w, x + k * ldx, bias, y + k * ldy, NULL);
 }
 
-/* The table of one instruction set. The including file defines beforehand, the last three where it has any:
+/* The table of one instruction set. The including file defines beforehand, all but the first where it has any:
  *
  *   SC_ISA                       its name, a string
  *   SC_OWN_MV(X), SC_OWN_MM(X)   its kernels, as X(dense) X(csr) ...: functions SC_NAME(dense_mv), ...
  *   SC_OWN_MVN                   its SC_NAME(dense_mvn)
+ *   SC_OWN_SPIKES                its sc_spike_ops
  *   SC_TILES(X)                  the only windows that a lookup of it reads, as X(lookup, 16, 64, 16, 2 + 4) ...
  */
 #ifndef SC_OWN_MV
@@ -339,6 +340,9 @@ static void SC_PLAIN(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx,
 #endif
 #ifndef SC_TILES
 #define SC_TILES(X)
+#endif
+#ifndef SC_OWN_SPIKES
+#define SC_OWN_SPIKES NULL
 #endif
 #ifndef SC_OWN_MVN
 #define SC_OWN_MVN SC_NAME(plain_dense_mvn)
@@ -358,6 +362,7 @@ static void SC_PLAIN(dense_mvn)(const sc_matrix *w, const float *x, int64_t ldx,
       .tanh_n = SC_NAME(tanh_n),                                       \
       .sigmoid_n = SC_NAME(sigmoid_n),                                 \
       .tile = {{0, 0, 0, 0, NULL}, SC_TILES(SC_ENTRY_TILE)},           \
+      .spikes = SC_OWN_SPIKES,                                         \
   };
 #define SC_ENTRY_MV(name, has_mm) [SC_FMT_##name] = SC_NAME(plain_##name##_mv),
 #define SC_ENTRY_MM(name, has_mm) [SC_FMT_##name] = SC_MM_##has_mm(name),

@@ -13,6 +13,7 @@
   X(block8x4)        \
   X(block4x4) X(block_diagonal) X(lookup) X(mantissa) X(lookup_bf16) X(lookup16) X(lookup8) X(dense16) X(dense8)
 #define SC_OWN_MVN SC_NAME(dense_mvn)
+#define SC_OWN_SPIKES &SC_NAME(spikes)
 #define SC_TILES(X)            \
   X(lookup, 16, 64, 16, 2 + 4) \
   X(mantissa, 16, 64, 16, 2 + 4) X(lookup_bf16, 16, 64, 16, 2 + 4) X(lookup16, 16, 64, 16, 2) X(lookup8, 16, 128, 64, 2)
@@ -241,5 +242,6 @@ static void SC_NAME(block4x4_mv)(const sc_matrix *w, const float *x, const float
 
 #include "integer_avx512.h"
 #include "lookup_avx512.h"
+#include "spikes_avx512.h"
 
 SC_DEFINE_OPS(sc_ops_avx512)

@@ -1,42 +1,12 @@
 /* Whole sequences of one layer: input product, recurrent product, pointwise part, outputs. */
 #include <string.h>
 
-#include "../include/sparsecirc.h"
+#include "sequence.h"
 
 #define SC_CHUNK 32   /* steps whose input products are computed together, so that weights are read once for all */
 #define SC_TOGETHER 8 /* vectors that a kernel may multiply in another way than one alone */
 #define SC_VECTORS 64 /* most vectors of a product that are multiplied as one batch */
 #define SC_BLOCK 64   /* units of a batch whose products, gates and outputs are done while they are in cache */
-
-static const int gates_of[] = {
-#define X(name, gates, states, spiking) gates,
-    SC_CELLS(X)
-#undef X
-};
-static const int states_of[] = {
-#define X(name, gates, states, spiking) states,
-    SC_CELLS(X)
-#undef X
-};
-static const int spiking_of[] = {
-#define X(name, gates, states, spiking) spiking,
-    SC_CELLS(X)
-#undef X
-};
-
-static int64_t padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-/* Hands out pieces of the workspace, each on a 64-byte boundary if the workspace is. */
-typedef struct arena {
-  float *base;
-  size_t used;
-} arena;
-
-static float *take(arena *a, int64_t n) {
-  float *p = a->base ? a->base + a->used : NULL;
-  a->used += (size_t)padded(n, 16);
-  return p;
-}
 
 /* (batch, n) with ldx floats per sample -> (n, wide), in pieces that stay in cache. */
 static void to_columns(const float *x, int64_t ldx, int64_t batch, int64_t n, float *y, int64_t wide) {
@@ -55,7 +25,7 @@ static void to_rows(const float *y, int64_t wide, int64_t batch, int64_t n, floa
 static int in_batches(const sc_matrix *w) { return w->format == SC_FMT_csr || w->format == SC_FMT_tiled_csr; }
 
 size_t sc_product_workspace(const sc_matrix *w) {
-  const int64_t one = 2 * padded(w->cols, SC_PAD);
+  const int64_t one = 2 * sc_padded(w->cols, SC_PAD);
   const int64_t many = in_batches(w) ? (w->cols + SC_BLOCK) * SC_VECTORS : 0;
   return (size_t)(many > one ? many : one);
 }
@@ -63,7 +33,7 @@ size_t sc_product_workspace(const sc_matrix *w) {
 /* n vectors, at most SC_VECTORS, as a batch that is padded with zeros. */
 static void product_of_batch(const sc_ops *ops, const sc_matrix *w, const float *x, int64_t ldx, int64_t n,
                              const float *bias, float *y, int64_t ldy, float *workspace) {
-  const int64_t wide = padded(n, ops->vector);
+  const int64_t wide = sc_padded(n, ops->vector);
   float *rows = workspace + w->cols * wide;
   if (wide != n) memset(workspace, 0, (size_t)(w->cols * wide) * sizeof(float));
   to_columns(x, ldx, n, w->cols, workspace, wide);
@@ -76,7 +46,7 @@ static void product_of_batch(const sc_ops *ops, const sc_matrix *w, const float 
 
 void sc_product_step(const sc_ops *ops, const sc_matrix *w, const float *x, const float *bias, float *y,
                      float *workspace) {
-  const int64_t wide = padded(w->cols, SC_PAD);
+  const int64_t wide = sc_padded(w->cols, SC_PAD);
   if (sc_reads_past_end(w) && wide != w->cols) {
     memcpy(workspace, x, (size_t)w->cols * sizeof(float));
     memset(workspace + w->cols, 0, (size_t)(wide - w->cols) * sizeof(float));
@@ -110,19 +80,19 @@ typedef struct sample_space {
 } sample_space;
 
 static size_t lay_out_sample(const sc_layer *l, int64_t member, int64_t members, float *base, sample_space *s) {
-  arena a = {base, 0};
-  const int64_t rows = l->units * gates_of[l->cell];
-  s->h = take(&a, padded(l->width, SC_PAD));
-  s->out = take(&a, padded(l->units, SC_PAD));
-  s->c = take(&a, l->units);
-  s->syn = take(&a, l->units);
-  s->mem = take(&a, l->units);
-  s->rec = take(&a, padded(rows, 16));
-  s->drive = take(&a, l->ih ? rows * SC_CHUNK : 0);
-  s->hr_product = take(&a, l->hr ? (int64_t)sc_product_workspace(l->hr) : 0);
+  sc_arena a = {base, 0};
+  const int64_t rows = l->units * sc_gates_of[l->cell];
+  s->h = sc_take(&a, sc_padded(l->width, SC_PAD));
+  s->out = sc_take(&a, sc_padded(l->units, SC_PAD));
+  s->c = sc_take(&a, l->units);
+  s->syn = sc_take(&a, l->units);
+  s->mem = sc_take(&a, l->units);
+  s->rec = sc_take(&a, sc_padded(rows, 16));
+  s->drive = sc_take(&a, l->ih ? rows * SC_CHUNK : 0);
+  s->hr_product = sc_take(&a, l->hr ? (int64_t)sc_product_workspace(l->hr) : 0);
   for (int64_t k = 0; k < members; k++) {
-    float *product = take(&a, l->ih ? (int64_t)sc_product_workspace(l->ih) : 0);
-    float *scratch = take(&a, l->hh ? padded(l->hh->cols, SC_PAD) : 0);
+    float *product = sc_take(&a, l->ih ? (int64_t)sc_product_workspace(l->ih) : 0);
+    float *scratch = sc_take(&a, l->hh ? sc_padded(l->hh->cols, SC_PAD) : 0);
     if (k == member) {
       s->product = product;
       s->scratch = (int32_t *)(void *)scratch;
@@ -133,7 +103,7 @@ static size_t lay_out_sample(const sc_layer *l, int64_t member, int64_t members,
 
 /* rec = recurrent product of h with its bias, as far as it is this member's; zero without recurrence. */
 static void recur(const sc_ops *ops, const sc_layer *l, const sc_matrix *hh, int64_t first, const sample_space *s) {
-  const int64_t rows = l->units * gates_of[l->cell];
+  const int64_t rows = l->units * sc_gates_of[l->cell];
   if (hh) {
     const float *bias = l->bias_hh ? l->bias_hh + first : NULL;
     ops->mv[hh->format](hh, s->h, bias, hh->order ? s->rec : s->rec + first, s->scratch);
@@ -145,7 +115,7 @@ static void recur(const sc_ops *ops, const sc_layer *l, const sc_matrix *hh, int
 /* The arrays that hold the states of a cell, in its order. */
 static void state_arrays(const sc_layer *l, const sample_space *s, float *of[3]) {
   of[0] = s->h;
-  of[1] = l->cell == SC_CELL_lstm ? s->c : states_of[l->cell] == 3 ? s->syn : s->mem;
+  of[1] = l->cell == SC_CELL_lstm ? s->c : sc_states_of[l->cell] == 3 ? s->syn : s->mem;
   of[2] = s->mem;
 }
 
@@ -160,7 +130,7 @@ static int64_t share(int64_t n, int64_t member, int64_t members) {
 
 /* Outputs of step t, from the states. */
 static void emit(const sc_layer *l, const sc_io *io, int64_t b, int64_t t, float *const held[3]) {
-  for (int i = 0; i < states_of[l->cell]; i++)
+  for (int i = 0; i < sc_states_of[l->cell]; i++)
     if (io->out[i])
       memcpy(io->out[i] + (t * io->stride + b) * features(l, i), held[i], (size_t)features(l, i) * sizeof(float));
 }
@@ -180,15 +150,15 @@ static void run_sample(const sc_ops *ops, const sc_layer *l, const sc_io *io, in
     first_row = sc_part(hh, team->member, team->members, &part);
     hh = &part;
   }
-  const int64_t rows = l->units * gates_of[l->cell];
+  const int64_t rows = l->units * sc_gates_of[l->cell];
   const int64_t steps = io->lengths ? io->lengths[b] : io->steps;
-  const int states = states_of[l->cell];
+  const int states = sc_states_of[l->cell];
   float *held[3];
   state_arrays(l, &s, held);
   if (lead) {
-    memset(s.h, 0, (size_t)padded(l->width, SC_PAD) * sizeof(float));
-    memset(s.out, 0, (size_t)padded(l->units, SC_PAD) * sizeof(float));
-    memset(s.rec, 0, (size_t)padded(rows, 16) * sizeof(float));
+    memset(s.h, 0, (size_t)sc_padded(l->width, SC_PAD) * sizeof(float));
+    memset(s.out, 0, (size_t)sc_padded(l->units, SC_PAD) * sizeof(float));
+    memset(s.rec, 0, (size_t)sc_padded(rows, 16) * sizeof(float));
     for (int i = 0; i < states; i++)
       memcpy(held[i], io->state[i] + b * features(l, i), (size_t)features(l, i) * sizeof(float));
   }
@@ -245,16 +215,16 @@ typedef struct batch_space {
 } batch_space;
 
 static size_t lay_out_batch(const sc_layer *l, int64_t wide, int keep, float *base, batch_space *s) {
-  arena a = {base, 0};
-  const int64_t block = l->units < SC_BLOCK ? l->units : SC_BLOCK, gates = gates_of[l->cell];
-  s->h = take(&a, l->width * wide);
-  s->next = take(&a, l->width * wide);
-  s->out = take(&a, l->hr ? l->units * wide : 0);
-  s->c = take(&a, l->units * wide);
-  s->rec = take(&a, gates * block * wide);
-  s->drive = take(&a, gates * block * wide);
-  s->x = take(&a, l->ih ? l->in * wide : 0);
-  s->was = take(&a, keep ? l->units * wide : 0);
+  sc_arena a = {base, 0};
+  const int64_t block = l->units < SC_BLOCK ? l->units : SC_BLOCK, gates = sc_gates_of[l->cell];
+  s->h = sc_take(&a, l->width * wide);
+  s->next = sc_take(&a, l->width * wide);
+  s->out = sc_take(&a, l->hr ? l->units * wide : 0);
+  s->c = sc_take(&a, l->units * wide);
+  s->rec = sc_take(&a, gates * block * wide);
+  s->drive = sc_take(&a, gates * block * wide);
+  s->x = sc_take(&a, l->ih ? l->in * wide : 0);
+  s->was = sc_take(&a, keep ? l->units * wide : 0);
   return a.used;
 }
 
@@ -264,7 +234,7 @@ static void hold_ended(const sc_layer *l, const sc_io *io, int64_t t, int64_t wi
   const float *was[2] = {s->h, s->was};
   for (int64_t b = 0; b < io->batch; b++) {
     if (t < io->lengths[b]) continue;
-    for (int i = 0; i < states_of[l->cell]; i++) {
+    for (int i = 0; i < sc_states_of[l->cell]; i++) {
       const int64_t n = features(l, i);
       for (int64_t k = 0; k < n; k++) now[i][k * wide + b] = was[i][k * wide + b];
       if (io->out[i]) memset(io->out[i] + (t * io->stride + b) * n, 0, (size_t)n * sizeof(float));
@@ -276,7 +246,7 @@ static void hold_ended(const sc_layer *l, const sc_io *io, int64_t t, int64_t wi
 static void step_block(const sc_ops *ops, const sc_layer *l, const sc_io *io, int64_t t, int64_t first, int64_t last,
                        int64_t wide, const batch_space *s) {
   const int64_t n = (last - first) * wide;
-  for (int64_t g = 0; g < gates_of[l->cell]; g++) {
+  for (int64_t g = 0; g < sc_gates_of[l->cell]; g++) {
     const int64_t row = g * l->units + first, end = g * l->units + last;
     if (l->hh) ops->mm_rows[l->hh->format](l->hh, s->h, l->bias_hh, s->rec + g * n, wide, row, end);
     if (l->ih)
@@ -289,19 +259,19 @@ static void step_block(const sc_ops *ops, const sc_layer *l, const sc_io *io, in
   const sc_point p = {.n = n, .drive = s->drive, .rec = s->rec, .h = h, .c = c};
   ops->point[l->cell](&p);
   const float *made[2] = {l->hr ? NULL : h, c};
-  for (int i = 0; i < states_of[l->cell]; i++)
+  for (int i = 0; i < sc_states_of[l->cell]; i++)
     if (made[i] && io->out[i])
       to_rows(made[i], wide, io->batch, last - first, io->out[i] + t * io->stride * features(l, i) + first,
               features(l, i));
 }
 
 static void run_batch(const sc_ops *ops, const sc_layer *l, const sc_io *io, float *workspace) {
-  const int64_t wide = padded(io->batch, ops->vector);
+  const int64_t wide = sc_padded(io->batch, ops->vector);
   batch_space s;
   const size_t used = lay_out_batch(l, wide, io->lengths != NULL, workspace, &s);
   memset(workspace, 0, used * sizeof(float));
   float *held[2] = {s.h, s.c};
-  const int states = states_of[l->cell];
+  const int states = sc_states_of[l->cell];
   for (int i = 0; i < states; i++) to_columns(io->state[i], features(l, i), io->batch, features(l, i), held[i], wide);
   for (int64_t k = 0; k < io->steps; k++) {
     const int64_t t = l->reverse ? io->steps - 1 - k : k;
@@ -325,7 +295,11 @@ static void run_batch(const sc_ops *ops, const sc_layer *l, const sc_io *io, flo
 size_t sc_workspace(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batched) {
   sample_space s;
   batch_space m;
-  if (batched) return lay_out_batch(layer, padded(io->batch, ops->vector), io->lengths != NULL, NULL, &m);
+  if (batched && sc_spiking_of[layer->cell]) {
+    const size_t alone = lay_out_sample(layer, 0, 1, NULL, &s), many = sc_spikes_workspace(layer, io);
+    return alone > many ? alone : many;
+  }
+  if (batched) return lay_out_batch(layer, sc_padded(io->batch, ops->vector), io->lengths != NULL, NULL, &m);
   return lay_out_sample(layer, 0, 1, NULL, &s);
 }
 
@@ -339,10 +313,11 @@ void sc_run_in_team(const sc_ops *ops, const sc_layer *layer, const sc_io *io, f
 }
 
 void sc_run(const sc_ops *ops, const sc_layer *layer, const sc_io *io, int batched, float *workspace) {
-  if (batched && !spiking_of[layer->cell]) {
+  if (batched && !sc_spiking_of[layer->cell]) {
     run_batch(ops, layer, io, workspace);
     return;
   }
+  if (batched && sc_runs_spikes(ops, layer, io) && sc_run_spikes(ops, layer, io, workspace)) return;
   const sc_team alone = {.members = 1};
   sc_run_in_team(ops, layer, io, workspace, &alone);
 }

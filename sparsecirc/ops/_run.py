@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from sparsecirc._pattern import Pattern
 from sparsecirc._target import Isa
 from sparsecirc.cells import ALIF
 from sparsecirc.errors import UsageError
-from sparsecirc.formats import BLOCK_SHAPES, BLOCKS, CSR, DENSE, TILED_CSR, Format, Packed
+from sparsecirc.formats import BLOCK_SHAPES, BLOCKS, COLUMNS, CSR, DENSE, TILED_CSR, Format, Packed
 from sparsecirc.ir import Context, Linear, Node, Recurrent, State, Values
 
 Array = NDArray[Any]
@@ -24,30 +25,43 @@ Runner = Callable[[Values, State, Context], tuple[dict[str, Array], State]]
 BATCHED_FROM = 8
 """Batch from which gated layers hold their state as (units, batch)."""
 
+SPIKES_FROM = 16
+"""Batch from which spiking layers do, where the instruction set has kernels for it: a group of lanes."""
+
 BATCHED_BLOCKS_BELOW, BATCHED_CSR_BELOW = 0.9, 0.5
 """Densities below which batched kernels read whole blocks, or compressed rows, instead of dense panels."""
 
 TILED_CSR_ABOVE = 256
 """Columns above which the inputs of a batch no longer stay in the first cache, and rows are cut into tiles."""
 
+NONE: Mapping[str, Packed] = MappingProxyType({})
+
 POISON = False
 """Tests set it: workspace is filled with NaN, so that nothing read before it was written goes unseen."""
 
 
+def batched_from(node: Recurrent) -> int:
+    """The smallest batch whose samples a layer may run together."""
+    return SPIKES_FROM if node.cell.spiking else BATCHED_FROM
+
+
 def batched_formats(
-    node: Recurrent, formats: Mapping[str, str], forced: Collection[str] = ()
+    node: Recurrent, formats: Mapping[str, str], isa: Isa, forced: Collection[str] = ()
 ) -> dict[str, Format] | None:
-    """The layouts of a layer's matrices in batches of at least `BATCHED_FROM`.
+    """The layouts of a layer's matrices in batches of at least `batched_from`.
 
     Args:
         node: the layer.
         formats: by role, the name of the layout that serves single samples.
+        isa: the instruction set.
         forced: roles whose layout was asked for; it serves batches too.
 
     Returns:
-        By role; or ``None`` where samples run one after another: cells with parameters per unit, and layers with a
-        forced layout that has no kernel for batches.
+        By role; or ``None`` where samples run one after another: leaky integrators, layers with a forced layout that
+        has no kernel for batches, and spiking layers but those of scattered weights on AVX-512.
     """
+    if node.cell.spiking:
+        return None if forced or not kernels.has_spikes(isa.value) else _of_spikes(node, formats)
     if node.cell.vectors:
         return None
     known = {f.name: f for f in (DENSE, CSR, TILED_CSR, *BLOCKS.values())}
@@ -70,6 +84,13 @@ def _batched(pattern: Pattern | None, cols: int) -> Format:
     if pattern.density >= BATCHED_CSR_BELOW:
         return DENSE
     return TILED_CSR if cols > TILED_CSR_ABOVE else CSR
+
+
+def _of_spikes(node: Recurrent, formats: Mapping[str, str]) -> dict[str, Format] | None:
+    """Compressed rows, which masks of spikes select from, where the recurrence, or else the input, is scattered."""
+    found = {role: _batched(node.patterns.get(role), node.weight(role).shape[1]) for role in formats}
+    found = {role: CSR if form is TILED_CSR else form for role, form in found.items()}
+    return found if found.get("hh", found.get("ih")) is CSR else None
 
 
 def _vector(node: Node, role: str) -> NDArray[np.float32] | None:
@@ -126,18 +147,23 @@ class RecurrentRunner:
 
     @cached_property
     def _batched(self) -> kernels.Layer | None:
-        formats = batched_formats(self.node, {role: p.format for role, p in self.packed.items()}, self.forced)
+        formats = batched_formats(self.node, {role: p.format for role, p in self.packed.items()}, self.isa, self.forced)
         if formats is None:
             return None
-        packed = {}
+        packed: dict[str, Packed] = {}
+        events: dict[str, Packed] = {}
         for role, single in self.packed.items():
             pattern = self.node.patterns.get(role) or Pattern.full(*single.shape)
             weight = np.ascontiguousarray(self.node.weight(role), np.float32)
             same = single.format == formats[role].name and single.order is None  # batches keep rows as given
             packed[role] = single if same else formats[role].pack(pattern, weight)
-        return self._layer(packed)
+            if self.node.cell.spiking and formats[role] is CSR:
+                events[f"{role}_events"] = single if single.format == COLUMNS.name else COLUMNS.pack(pattern, weight)
+        return self._layer(packed, events)
 
-    def _layer(self, packed: Mapping[str, Packed]) -> kernels.Layer:
+    def _layer(
+        self, packed: Mapping[str, Packed], events: Mapping[str, Packed] = MappingProxyType({})
+    ) -> kernels.Layer:
         node = self.node
         matrices = {role: p.matrix for role, p in packed.items()}
         return kernels.Layer(
@@ -158,6 +184,7 @@ class RecurrentRunner:
             delay=node.options.delay,
             adapted=node.options.adapted,
             reverse=node.reverse,
+            **{role: p.matrix for role, p in events.items()},
         )
 
     @cached_property
@@ -167,9 +194,16 @@ class RecurrentRunner:
             return None
         return self._per_unit("bias_ih") if self.node.feature_shape else _vector(self.node, "bias_ih")
 
-    def layer_for(self, batch: int) -> tuple[kernels.Layer, bool]:
-        """The native layer for a batch, and whether it holds its state as (units, batch)."""
-        batched = self._batched if batch >= BATCHED_FROM else None
+    def layer_for(self, batch: int, state: Mapping[str, Array], lengths: object = None) -> tuple[kernels.Layer, bool]:
+        """The native layer for a batch, and whether it holds its state as (units, batch).
+
+        Samples of spiking layers run together only from spikes that are 0 or 1, and to the same length.
+        """
+        fits = batch >= batched_from(self.node)
+        if fits and self.node.cell.spiking:
+            spikes = state[self.node.cell.states[0]]
+            fits = lengths is None and bool(((spikes == 0) | (spikes == 1)).all())
+        batched = self._batched if fits else None
         return (self._single, False) if batched is None else (batched, True)
 
     def _per_unit(self, role: str) -> NDArray[np.float32] | None:
@@ -211,7 +245,7 @@ class RecurrentRunner:
         }
         out = {p: np.empty((steps, batch, *shapes[p]), np.float32) for p in shapes if p in self.ports}
         self.check_state(new)
-        layer, batched = self.layer_for(batch)
+        layer, batched = self.layer_for(batch, new, ctx.lengths)
         layer.run(
             self.isa.value,
             x,

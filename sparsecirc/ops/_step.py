@@ -55,7 +55,7 @@ def _recurrent(runner: RecurrentRunner, x: Array) -> Fixed:
     shapes = node.states()
     state = {s: np.zeros((batch, *shape), np.float32) for s, shape in shapes.items()}
     out = {p: np.zeros((1, batch, *shapes[p]), np.float32) for p in shapes if p in runner.ports}
-    layer, batched = runner.layer_for(batch)
+    layer, batched = runner.layer_for(batch, state)
     states, outs = [state[s] for s in node.cell.states], [out.get(p) for p in node.cell.states]
     flat = x.reshape(1, batch, int(np.prod(x.shape[2:])))
     run, bias, more = layer.run, runner.drive_bias, (batched, _run.POISON, runner.threads)
