@@ -185,3 +185,37 @@ def test_a_missing_compiler_and_wrong_input_are_named(tmp_path: Path, monkeypatc
     monkeypatch.setenv("CC", "no-such-compiler -O2")
     with pytest.raises(MissingExtraError, match="none of no-such-compiler is on the path"):
         run_c(export, x)
+
+
+@pytest.mark.parametrize("name", ["images", "words", "direct", "still"])
+def test_the_call_that_a_header_shows_compiles_and_runs(name: str, tmp_path: Path) -> None:
+    graph, _ = example(name)
+    export_c(graph, tmp_path)
+    header = (tmp_path / "net.h").read_text()
+    shown = [line.strip() for line in header.splitlines() if line.startswith("       ") and line.rstrip().endswith(";")]
+    shown += [line.strip() for line in header.splitlines() if "then read" in line]
+    assert shown[0] == "static net_state state;"
+    assert shown[3] == "net_init(&state);"
+    call = shown[-1].removeprefix("for every step: ").removeprefix("fill x, ")
+    code = re.sub(r"then read (.*)$", r"return \1[0] * 0.0f != 0.0f;", call)
+    body = "\n".join([shown[0], shown[1].replace("]", "] = {0}").replace("static", ""), *shown[2:4], code])
+    (tmp_path / "main.c").write_text(f'#include "net.h"\nint main(void) {{\n{body}\n}}\n')
+    build([tmp_path / "main.c", tmp_path / "net.c"], tmp_path / "main", STRICT)
+    assert subprocess.run([str(tmp_path / "main")], check=False).returncode == 0
+
+
+def test_a_header_tells_shapes_layers_and_memory(tmp_path: Path) -> None:
+    graph, _ = example("images")
+    export_c(graph, tmp_path)
+    header = (tmp_path / "net.h").read_text()
+    for text in (
+        "x: 198 numbers per step, 2 x 11 x 9, the last axis fastest",
+        "y.spk: 396 numbers per step, 4 x 11 x 9, the last axis fastest, spikes, 0 or 1",
+        "l1: 4 x 11 x 9 units of lif",
+        "p1: pool max",
+        "No argument may be null",
+    ):
+        assert text in header, text
+    assert max(len(line) for line in header.splitlines() if "manifest:" not in line) <= 130
+    source = (tmp_path / "net.c").read_text()
+    assert "    /* c2: conv 6 x 2 x 2 x 3 */\n" in source

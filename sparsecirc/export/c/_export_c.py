@@ -61,7 +61,7 @@ def export_c(
     data = make_golden(as_exported(graph, options), plan, golden)
     folder = Path(directory)
     texts = {
-        folder / f"{name}.h": header_text(plan, name, graph.batch_first, __version__),
+        folder / f"{name}.h": header_text(graph, plan, name, __version__),
         folder / f"{name}.c": source_text(plan, name, __version__),
         folder / f"{name}_test.c": test_program_text(plan, name, data, __version__),
     }

@@ -13,6 +13,10 @@ _UNSIGNED = {np.dtype(np.uint8): "uint8_t", np.dtype(np.uint16): "uint16_t", np.
 _VALUE = {Weights.F32: "float", Weights.INT16: "int16_t", Weights.INT8: "int8_t"}
 
 
+_DEPTH = {"i": 12, "b": 12, "j": 8}
+"""Indentation of the loops that count with these variables."""
+
+
 @dataclass(frozen=True)
 class Loop:
     """One function of ``runtime/``.
@@ -90,7 +94,8 @@ def _index(packed: Packed) -> dict[str, object]:
     return {
         "index_t": _UNSIGNED[packed.index.dtype],
         "count_t": _UNSIGNED[packed.count_dtype],
-        "step": "+=" if packed.gaps else "=",
+        **{f"start_{v}": f"\n{' ' * wide}uint32_t {v} = 0u;" if packed.gaps else "" for v, wide in _DEPTH.items()},
+        **{f"next_{v}": f"{v} +=" if packed.gaps else f"const uint32_t {v} =" for v in _DEPTH},
         "meaning": f"distance from the previous {across}" if packed.gaps else across,
         "r": packed.rows_per_tile,
     }

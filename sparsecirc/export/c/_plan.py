@@ -9,7 +9,7 @@ from sparsecirc.errors import UnsupportedError
 from sparsecirc.export.c._build import Builder, Section, Value
 from sparsecirc.export.c._nodes import EMIT, finish_time_reduce
 from sparsecirc.export.c._options import COptions
-from sparsecirc.export.c._text import identifier
+from sparsecirc.export.c._text import comment, identifier
 from sparsecirc.ir import Embedding, Graph, Input, Node, Recurrent, Repeat, TimeReduce
 
 
@@ -118,10 +118,26 @@ def _store(b: Builder, value: Value, member: str, size: int) -> None:
         b.each(size, f"y->{member}[i] = {b.read(value)};")
 
 
+def layer_text(node: Node) -> str:
+    """A node in a few words."""
+    if not isinstance(node, Recurrent):
+        shapes = [" x ".join(map(str, v.shape)) for k, v in node.params.items() if k == "weight"]
+        how = getattr(node, "fn", "") or getattr(node, "how", "")
+        return f"{node.name}: {' '.join([node.kind.replace('_', ' '), *filter(None, [how]), *shapes])}"
+    parts = [f"{' x '.join(map(str, node.feature_shape or (node.units,)))} units of {node.cell.name}"]
+    parts += [
+        f"{role} {' x '.join(map(str, node.params[role].shape))}" for role in node.matrix_roles if role in node.params
+    ]
+    return f"{node.name}: {', '.join(parts)}"
+
+
 def _emit_node(b: Builder, node: Node, values: dict[str, Value]) -> None:
     if type(node) not in EMIT:
         raise UnsupportedError(f"node '{node.name}' ({node.kind}) has no C code: export the network to ONNX")
+    before = len(b.lines[b.section])
     ports = EMIT[type(node)](b, node, [values[i] for i in node.inputs])
+    if len(b.lines[b.section]) > before:
+        b.lines[b.section].insert(before, f"/* {comment(layer_text(node))} */")
     for port, value in ports.items():
         values[f"{node.name}.{port}" if port else node.name] = value
     values.setdefault(node.name, next(iter(ports.values())))

@@ -6,10 +6,17 @@ import json
 from math import prod
 from typing import Any
 
+from sparsecirc.export.c._about import about
 from sparsecirc.export.c._build import WIDTH, Member, Section
 from sparsecirc.export.c._plan import Output, Plan
 from sparsecirc.export.c._text import array_text, comment
+from sparsecirc.ir import Graph
 
+_DOES = {
+    Section.BEFORE: "What depends on the input alone, once before the steps.",
+    Section.STEP: "One step, layer by layer.",
+    Section.FINISH: "What is not per step: the result for the steps so far.",
+}
 _NAMES = {Section.BEFORE: "before", Section.STEP: "each", Section.FINISH: "finish"}
 _MATH = ("tanhf(", "expf(", "logf(")
 
@@ -69,27 +76,29 @@ def _calls(plan: Plan, name: str) -> str:
         if sequence
         else "y: one struct"
     )
-    so_far = " Arrays that are not per step hold the result for the steps so far." if static else ""
+    so_far = "\n   Arrays that are not per step hold the result for the steps so far." if static else ""
     return f"""\
-/* Forget everything: call it before a new sequence. */
+/* Forgets everything: call it before a new sequence. */
 void {name}_init({name}_state *s);
 
-/* One step. x: {x} {each}. y: one struct.{so_far} */
+/* Takes one step. x: {x} {each}. y: one struct.{so_far} */
 void {name}_step({name}_state *s, const {plan.input_type} *x, {name}_output *y);
 
-/* `steps` steps, which go on from where the last call ended. x: {x} {each}{", step by step" * plan.input.time}.
-   {y}. */
+/* Takes `steps` steps, going on from where the last call ended; 0 is allowed.
+   x: {x} {each}{", step by step" * plan.input.time}. {y}. */
 void {name}_run({name}_state *s, const {plan.input_type} *x, uint32_t steps, {name}_output *y);
 """
 
 
-def header_text(plan: Plan, name: str, batch_first: bool, version: str) -> str:
+def header_text(graph: Graph, plan: Plan, name: str, version: str) -> str:
     """The ``.h`` file."""
     b, upper = plan.builder, name.upper()
-    data = json.dumps(manifest(plan, batch_first)).replace("/", "\\/")
+    data = json.dumps(manifest(plan, graph.batch_first)).replace("/", "\\/")
+    said = "\n".join(f"   {line}".rstrip() for line in about(graph, plan, name))
     inputs = max(1, prod(plan.input.shape))
     rows = [f"   {comment(str(m))}" for m in b.matrices]
     weights = "\n".join(["   Weights, each in the smallest layout:", *rows] if rows else ["   No weight matrix."])
+    form = b.options.form.removeprefix("c99 ")
     steps = (
         f"#define {upper}_STEPS {plan.repeat}u /* steps for which the input is presented */\n" if plan.repeat else ""
     )
@@ -97,9 +106,11 @@ def header_text(plan: Plan, name: str, batch_first: bool, version: str) -> str:
         f"    float {o.member}[{max(1, o.size)}]; /* output '{comment(o.name)}'{_what(o)} */" for o in plan.outputs
     )
     return f"""\
-/* {name}: a network in C99, written by sparsecirc {version}. One thread per state; nothing is allocated.
+/* {name}: a network in C99, which is C++17 too; written by sparsecirc {version}, {form}.
+
+{said}
+
 {weights}
-   Compile with -ffp-contract=off to get the same spikes on every machine.
    manifest: {data} */
 #ifndef {upper}_H
 #define {upper}_H
@@ -115,10 +126,11 @@ extern "C" {{
 #define {upper}_INPUT_TYPE {plan.input_type}
 #define {upper}_INPUT_PER_STEP {int(plan.input.time)} /* 0: one x for all steps */
 #define {upper}_OUTPUTS {sum(max(1, o.size) for o in plan.outputs)}u /* floats of the output struct */
-{steps}#define {upper}_FLASH_BYTES {b.constant_bytes}u /* constants; the machine code comes on top */
+{steps}#define {upper}_FLASH_BYTES {b.constant_bytes}u /* constants; the machine code comes on top, about 1 to 4 kB */
 #define {upper}_STATE_BYTES {state_bytes(plan)}u /* the state struct */
 #define {upper}_CARRIED_BYTES {b.carried_bytes}u /* what of it lives from step to step */
 
+/* Fields are for the functions below, not for the caller. */
 typedef struct {{
 {chr(10).join(_declare(m) for m in _members(plan))}
 }} {name}_state;
@@ -147,11 +159,11 @@ def _function(plan: Plan, name: str, section: Section) -> str:
     lines = b.lines[section]
     pointers = [f"float *const {u.name} = s->work + {u.offset}u;" for u in b.buffers if section in u.sections and lines]
     body = [*pointers, *lines]
-    text = "\n".join(body)
+    text = "\n".join(line for line in body if not line.startswith("/*"))
     unused = [f"(void){p};" for p, mark in (("s", "s->"), ("x", None), ("y", "y->")) if not _mentions(text, p, mark)]
     inner = "\n".join(f"    {line}" for line in [*body, *unused])
     head = f"static void {name}_{_NAMES[section]}({name}_state *s, const {plan.input_type} *x, {name}_output *y)"
-    return f"{head}\n{{\n{inner}\n}}\n"
+    return f"/* {_DOES[section]} */\n{head}\n{{\n{inner}\n}}\n"
 
 
 def _mentions(text: str, parameter: str, mark: str | None) -> bool:
