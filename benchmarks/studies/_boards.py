@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from sparsecirc.errors import SparsecircError
 from sparsecirc.export import Export
-from sparsecirc.export.c._host import as_samples, input_file, read_manifest, read_outputs
+from sparsecirc.export.c._host import as_samples, input_file, read_manifest, read_outputs, run_c
 
 SOURCES = Path(__file__).parents[2] / "export" / "boards"
 BOARDS = {
@@ -26,6 +26,9 @@ BOARDS = {
     "Cortex-M55": "mps3-an547",
 }
 """The emulator's name of a board by core. The Cortex-M3 has no floating-point unit."""
+LARGE = {"Cortex-M3": "mps2-large.ld", "Cortex-M4F": "mps2-large.ld", "Cortex-M7": "mps2-large.ld",
+         "Cortex-M55": "mps3-an547-large.ld"}  # fmt: skip
+"""Linker scripts that put the constants of a network into external memory."""
 LIMIT_S = 120
 
 
@@ -36,10 +39,12 @@ class Host:
     Attributes:
         compile_with: command of the compiler.
         run_with: what runs its programs; nothing on the host itself.
+        count_with: an emulator that can count its instructions.
     """
 
     compile_with: tuple[str, ...]
     run_with: tuple[str, ...] = ()
+    count_with: str = ""
 
     @property
     def missing(self) -> list[str]:
@@ -48,10 +53,10 @@ class Host:
 
 
 HOSTS = {
-    "gcc x86": Host(("gcc",)),
+    "gcc x86": Host(("gcc",), (), "qemu-x86_64"),
     "clang x86": Host(("clang",)),
-    "qemu aarch64": Host(("aarch64-linux-gnu-gcc", "-static"), ("qemu-aarch64",)),
-    "qemu riscv64": Host(("riscv64-linux-gnu-gcc", "-static"), ("qemu-riscv64",)),
+    "qemu aarch64": Host(("aarch64-linux-gnu-gcc", "-static"), ("qemu-aarch64",), "qemu-aarch64"),
+    "qemu riscv64": Host(("riscv64-linux-gnu-gcc", "-static"), ("qemu-riscv64",), "qemu-riscv64"),
 }
 
 
@@ -64,12 +69,46 @@ class BoardRun:
         instructions: per step.
         flash: bytes of code and constants of the network, without the C library.
         stack: bytes of a step, with the functions of the C library that it calls.
+        external: whether the constants lie in external memory, because they do not fit into the core's own.
     """
 
     outputs: dict[str, Any]
     instructions: float
     flash: int
     stack: int
+    external: bool = False
+
+
+COUNTED = 1_000_000
+"""Instructions that are counted at most, or one step; each is a line in the emulator's log."""
+
+
+def count_instructions(host: Host, export: Export, x: Any, folder: Path, flags: Sequence[str]) -> float | None:
+    """Instructions of a step on ``host``, with reading its input and writing its output; ``None`` without an emulator.
+
+    Args:
+        host: one of `HOSTS`.
+        export: what ``export_c`` returned.
+        x: one sample, in the layout of ``interpret``; steps are taken from its start.
+        folder: for the count.
+        flags: of the compiler.
+    """
+    if not host.count_with or shutil.which(host.count_with) is None:
+        return None
+    data = read_manifest(next(p for p in export.paths if p.suffix == ".h"))
+    _, length = as_samples(data, x)
+    count = folder / "count.txt"
+    emulate = f'{host.count_with} -singlestep -d exec,nochain -D /dev/stdout "$@" | grep -c ^Trace > {count}'
+
+    def counted(steps: int) -> int:
+        part = (x[:, :steps] if data["batch_first"] else x[:steps]) if data["input"]["time"] else x
+        run_c(export, part, flags=flags, steps=steps, compile_with=(host.compile_with[0], "-static"),
+              run_with=("sh", "-c", emulate, "sh"))  # fmt: skip
+        return int(count.read_text())
+
+    nothing, one = counted(0), counted(1)
+    steps = min(length, COUNTED // max(one - nothing, 1))
+    return float(one - nothing) if steps < 2 else (counted(steps) - nothing) / steps
 
 
 def missing_tools() -> list[str]:
@@ -95,14 +134,23 @@ def run_board(export: Export, x: ArrayLike, core: str, folder: Path, cflags: Seq
     samples, length = as_samples(data, x)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "x.bin").write_bytes(input_file(samples, length))
-    said = make_board(header.parent, core, folder, ("run", "size"), cflags)
+    external = False
+    try:
+        said = make_board(header.parent, core, folder, ("run", "size"), cflags)
+    except SparsecircError as error:
+        if "will not fit in region" not in str(error) or core not in LARGE:
+            raise
+        external = True
+        said = make_board(header.parent, core, folder, (f"SCRIPT={LARGE[core]}", "run", "size"), cflags)
     count = re.search(r"instructions per step: (\d+)", said)
     stack = re.search(r"stack of a step: (\d+)", said)
     size = re.search(r"^\s*(\d+)\s+(\d+)\s+\d+\s+\d+", said, re.MULTILINE)
     if count is None or stack is None or size is None:
         raise SparsecircError(f"the application on {core} said {said[-300:]!r}: expected its instructions and sizes")
     raw = np.fromfile(folder / "y.bin", np.float32).reshape(len(samples), length, -1)
-    return BoardRun(read_outputs(data, raw, length), float(count[1]), int(size[1]) + int(size[2]), int(stack[1]))
+    return BoardRun(
+        read_outputs(data, raw, length), float(count[1]), int(size[1]) + int(size[2]), int(stack[1]), external
+    )
 
 
 def make_board(

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.studies._boards import BOARDS, HOSTS, Host, missing_tools, run_board
+from benchmarks.studies._boards import BOARDS, HOSTS, Host, count_instructions, missing_tools, run_board
 from benchmarks.studies._export_job import Absent, Array, Consumer, Job, Ran
 from sparsecirc.errors import SparsecircError
 from sparsecirc.export import Export
@@ -41,7 +41,14 @@ def _on_host(host: Host, options: tuple[COptions, ...], job: Job) -> Iterator[Ra
         got = run_c(made, job.model.x, flags=FLAGS, compile_with=host.compile_with, run_with=host.run_with)
         diff, spikes = exact.compare(got)
         time = None if host.run_with else job.us_per_step(_library_call(made, job.model.single, host))
-        yield Ran(form, made.bytes, made.bytes_dense, diff, spikes, time)
+        sample = _first_sample(job)
+        count = count_instructions(host, made, sample, job.folder, FLAGS)
+        yield Ran(form, made.bytes, made.bytes_dense, diff, spikes, time, count)
+
+
+def _first_sample(job: Job) -> Array:
+    batch_major = job.graph.batch_first or not job.graph.inputs[0].time
+    return job.model.x[:1] if batch_major else job.model.x[:, :1]
 
 
 def _library_call(made: Export, x: Array, host: Host) -> Callable[[], object]:
@@ -67,17 +74,17 @@ def _library_call(made: Export, x: Array, host: Host) -> Callable[[], object]:
 
 
 def _on_board(core: str, options: tuple[COptions, ...], job: Job) -> Iterator[Ran]:
-    batch_major = job.graph.batch_first or not job.graph.inputs[0].time
-    x = job.model.x[:1] if batch_major else job.model.x[:, :1]
+    x = _first_sample(job)
     for k, (form, exact, made) in enumerate(_forms(job, options)):
         try:
             ran = run_board(made, x, core, job.folder / f"board{k}")
         except SparsecircError as error:
-            short = "does not fit into 512 kB" if "will not fit in region" in str(error) else str(error)
+            short = "does not fit" if "will not fit in region" in str(error) else str(error)
             yield Ran(form, made.bytes, made.bytes_dense, note=f"not run: {short}")
             continue
         diff, spikes = exact.compare(ran.outputs, x)
-        yield Ran(form, ran.flash, made.bytes_dense, diff, spikes, None, ran.instructions)
+        note = "constants in external memory" if ran.external else ""
+        yield Ran(form, ran.flash, made.bytes_dense, diff, spikes, None, ran.instructions, note)
 
 
 def _version(command: str, missing: list[str]) -> str:
@@ -108,4 +115,5 @@ C_CONSUMERS = (
         for core in BOARDS
     ),
 )
-"""Compilers and emulators. On the boards ``bytes`` is flash of code and constants, without the C library."""
+"""Compilers and emulators. Instructions of hosts include reading the input of a step; on the boards ``bytes`` is flash
+of code and constants, without the C library."""

@@ -12,7 +12,15 @@ import pytest
 from c_nets import example
 from c_problems import STRICT, gru_of, layer, sequence
 
-from benchmarks.studies._boards import BOARDS, HOSTS, SOURCES, make_board, missing_tools, run_board
+from benchmarks.studies._boards import (
+    BOARDS,
+    HOSTS,
+    SOURCES,
+    count_instructions,
+    make_board,
+    missing_tools,
+    run_board,
+)
 from sparsecirc.cells import CELLS
 from sparsecirc.errors import SparsecircError
 from sparsecirc.export.c import (
@@ -163,3 +171,30 @@ def test_cmake_builds_for_a_board(tmp_path: Path) -> None:
     for call in (first, ["cmake", "--build", build], ["ctest", "--test-dir", build]):
         done = subprocess.run(call, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_network_beyond_the_memory_of_its_core_uses_external_memory(tmp_path: Path) -> None:
+    graph = gru_of(1.0, units=200, inputs=40)  # 576 kB
+    export = export_c(graph, tmp_path / "net")
+    ran = run_board(export, x_of(graph)[:3], "Cortex-M55", tmp_path)
+    assert ran.external
+    assert ran.flash > 512 * 1024
+    assert np.abs(ran.outputs["h"] - interpret(graph, x_of(graph)[:3]).outputs["h"]).max() < 1e-6
+    with pytest.raises(SparsecircError, match="will not fit"):
+        make_board(tmp_path / "net", "Cortex-M55", tmp_path / "own", ("run",))
+
+
+@pytest.mark.parametrize("host", [name for name, host in HOSTS.items() if host.count_with])
+def test_instructions_of_hosts_are_counted(host: str, tmp_path: Path) -> None:
+    """A dense layer costs at least one instruction a weight, twice the units between two and five times as many."""
+    machine = HOSTS[host]
+    if machine.missing or shutil.which(machine.count_with) is None:
+        pytest.skip(f"needs {machine.count_with} and {machine.compile_with[0]}")
+    counts = []
+    for units in (20, 40):
+        export = export_c(gru_of(1.0, units=units, inputs=4), tmp_path / str(units))
+        counted = count_instructions(machine, export, sequence(4, steps=6, batch=1), tmp_path, ("-O2",))
+        assert counted is not None
+        counts.append(counted)
+    assert counts[0] > 3 * 20 * 24
+    assert 2 < counts[1] / counts[0] < 5
