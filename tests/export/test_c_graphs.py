@@ -12,14 +12,10 @@ import numpy as np
 import pytest
 from c_nets import NETS, example, gru, net, normal
 
-from sparsecirc.export.c import export_c, run_c
+from sparsecirc._pattern import Pattern
+from sparsecirc.export.c import COptions, Index, Weights, as_exported, export_c, run_c
 from sparsecirc.export.c._host import build
-from sparsecirc.ir import (
-    Input,
-    Linear,
-    TimeReduce,
-    interpret,
-)
+from sparsecirc.ir import Conv, Graph, Input, Linear, TimeReduce, interpret
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="needs a C compiler")
 STRICT = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-ffp-contract=off", "-O1")
@@ -128,3 +124,49 @@ def test_step_run_and_init_fit_together(tmp_path: Path) -> None:
     (tmp_path / "calls.c").write_text(CALLS)
     build([tmp_path / "calls.c", tmp_path / "net.c"], tmp_path / "calls", STRICT)
     assert subprocess.run([str(tmp_path / "calls")], check=False).returncode == 0
+
+
+def sparse_images(density: float) -> Graph:
+    """The convolutions of `images` with dead taps: padded, grouped, strided, dilated; real input and spikes."""
+    graph, _ = example("images")
+    rng = np.random.default_rng(9)
+    made = []
+    for node in graph.nodes:
+        if isinstance(node, Conv):
+            out = node.params["weight"].shape[0]
+            live = rng.random((out, node.params["weight"].size // out)) < density
+            live[0] = False  # a dead channel
+            made.append(node.with_patterns(weight=Pattern.from_mask(live)))
+    return graph.replace_nodes(*made)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.3])
+@pytest.mark.parametrize("index", [Index.AUTO, Index.ABSOLUTE, Index.GAPS, Index.NONE], ids=lambda i: i.value)
+@pytest.mark.parametrize("weights", [Weights.F32, Weights.INT8], ids=lambda w: w.value)
+def test_dead_taps_of_convolutions_are_not_stored(
+    weights: Weights, index: Index, density: float, tmp_path: Path
+) -> None:
+    graph, options = sparse_images(density), COptions(weights, index)
+    _, x = example("images")
+    export = export_c(graph, tmp_path, options=options)
+    assert_agrees(run_c(export, x, flags=STRICT), interpret(as_exported(graph, options), x).outputs)
+    same = run_c(export_c(graph, tmp_path / "dense", options=COptions(weights, Index.NONE)), x, flags=STRICT)
+    assert np.array_equal(run_c(export, x, flags=STRICT)["y"], same["y"]), "the layout may not change a bit"
+    if density and index is Index.AUTO:
+        notes = [n for n in export.notes if n.startswith("c")]
+        assert all("sparse rows, u8 columns" in n for n in notes), notes
+        assert export.bytes < 0.8 * export.bytes_dense
+
+
+def test_a_wide_sparse_convolution_takes_gaps(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    weight = (rng.standard_normal((3, 40, 3, 3)) * (rng.random((3, 40, 3, 3)) < 0.05)).astype(np.float32)
+    graph = net(
+        Input("x", shape=(40, 4, 5)),
+        Conv("c", ("x",), {"weight": weight}, stride=(1, 1), padding=(1, 1), dilation=(1, 1)),
+        y="c",
+    )
+    export = export_c(graph, tmp_path)  # no pattern: its zeros count
+    assert "column gaps" in export.notes[2]
+    x = normal(2, 1, 40, 4, 5)
+    assert_agrees(run_c(export, x, flags=STRICT), interpret(graph, x).outputs)

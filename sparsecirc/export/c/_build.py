@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sparsecirc._pattern import Pattern
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.export.c._loops import loop_of, value_type
-from sparsecirc.export.c._matrix import Packed, pack
+from sparsecirc.export.c._matrix import Packed, pack, pack_rows
 from sparsecirc.export.c._options import FAST_TANH_ERROR, Activations, Arithmetic, COptions, Weights
 from sparsecirc.export.c._quantise import Words, quantise
 from sparsecirc.export.c._text import float_literal, identifier, snippet, to_float32
@@ -329,7 +329,7 @@ class Builder:
             by_8 = integers and self.options.arithmetic is Arithmetic.INT8 and not packed.by_column
             body += self._product(packed, words, name, of, to, by_8=by_8, bounded=bounded)
             if packed.by_column:
-                scale = "" if words.scale is None else f" * {self._scale(name, words)}[i]"
+                scale = "" if words.scale is None else f" * {self.scale(name, words)}[i]"
                 body += _finish(f"({to})" if lead > 1 else to, rows, scale, f" + {table}[i]" if has_bias else "")
         if lead > 1:
             self.each(lead, *body, var="p")
@@ -366,9 +366,21 @@ class Builder:
         weights = self.options.weights
         return "" if weights is Weights.F32 else f"{weights.value}, "
 
-    def _scale(self, name: str, words: Words) -> str:
+    def scale(self, name: str, words: Words) -> str:
+        """Name of the table of what a word of each row is worth."""
         assert words.scale is not None
         return self.constant(f"{name}.scale", words.scale)
+
+    def rows(self, name: str, weight: NDArray[Any], pattern: Pattern | None) -> tuple[Packed, Words]:
+        """A matrix whose live entries stand row by row, for a loop of the caller's; goes into the notes."""
+        single = to_float32(weight, f"weight '{name}'")
+        words = quantise(single.reshape(len(single), -1), self.options.weights)
+        live = pattern if pattern is not None else Pattern.from_mask(words.values)
+        packed = pack_rows(words.values, live, self.options.index)
+        size = packed.bytes + (0 if words.scale is None else words.scale.nbytes)
+        layout = f"{self.number_note}{packed.layout}"
+        self.matrices.append(MatrixNote(name, packed.shape, live.density, layout, size, 4 * single.size))
+        return packed, words
 
     def stored(self, name: str, weight: NDArray[Any]) -> tuple[str, str, str, int]:
         """A matrix that keeps its zeros: C names of values and scales, cast of a value to float, bytes."""
@@ -376,7 +388,7 @@ class Builder:
         table = self.constant(name, words.values, value_type(self.options.weights))
         if words.scale is None:
             return table, "", "", words.values.nbytes
-        return table, self._scale(name, words), "(float)", words.values.nbytes + words.scale.nbytes
+        return table, self.scale(name, words), "(float)", words.values.nbytes + words.scale.nbytes
 
     def _product(
         self, packed: Packed, words: Words, name: str, x: str, y: str, *, by_8: bool, bounded: bool
@@ -387,7 +399,7 @@ class Builder:
         function = self._loop(packed, by_8, scaled)
         arguments = [self.constant(name, packed.values, value_type(self.options.weights))]
         if words.scale is not None and not packed.by_column:
-            arguments.append(self._scale(name, words))
+            arguments.append(self.scale(name, words))
         first: list[str] = []
         if by_8:
             self.rounded = max(self.rounded, cols)

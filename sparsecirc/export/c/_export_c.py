@@ -87,5 +87,5 @@ def _notes(graph: Graph, plan: Plan) -> list[str]:
     ]
     zeros = [m.name for m in b.matrices if m.layout.endswith("zeros stored")]
     if zeros:
-        notes.append(f"convolutions and embeddings are stored with their zeros: {', '.join(zeros)}")
+        notes.append(f"embeddings are stored with their zeros: {', '.join(zeros)}")
     return notes

@@ -161,3 +161,18 @@ def pack(weight: NDArray[Any], pattern: Pattern, *, by_column: bool, index: Inde
         if index is Index.GAPS or (index is Index.AUTO and width > 256):
             found.append(_sparse(weight, pattern, r, by_column, gaps=True))
     return min(found, key=lambda p: p.bytes)
+
+
+def pack_rows(weight: NDArray[Any], pattern: Pattern, index: Index = Index.AUTO) -> Packed:
+    """``weight`` (rows, cols) by rows without tiles and runs, for loops that look up what a column is: as `pack`."""
+    dense = Packed(
+        Layout.DENSE, weight.ravel(), None, None, False, 1, False, (len(weight), weight.shape[1]), pattern.nnz
+    )
+    if pattern.nnz in (0, weight.size) or index is Index.NONE:
+        return dense
+    found = [] if index in (Index.ABSOLUTE, Index.GAPS) else [dense]
+    if index is not Index.GAPS:
+        found.append(_sparse(weight, pattern, 1, False, gaps=False))
+    if index is Index.GAPS or (index is not Index.ABSOLUTE and weight.shape[1] > 256):
+        found.append(_sparse(weight, pattern, 1, False, gaps=True))
+    return min(found, key=lambda p: p.bytes)

@@ -10,6 +10,8 @@ from typing import Any
 from sparsecirc.errors import UnsupportedError
 from sparsecirc.export.c._build import Builder, MatrixNote, Value
 from sparsecirc.export.c._cells import emit_recurrent
+from sparsecirc.export.c._loops import value_type
+from sparsecirc.export.c._matrix import Packed
 from sparsecirc.export.c._text import to_float32
 from sparsecirc.ir import (
     Add,
@@ -85,7 +87,7 @@ def _embedding(b: Builder, node: Embedding, inputs: list[Value]) -> Ports:
 
 
 def _stored_dense(b: Builder, node: Node) -> tuple[str, str, str]:
-    """The weight of a convolution or embedding, zeros stored: names of values and scales, and the cast of a value."""
+    """The weight of an embedding, zeros stored: names of values and scales, and the cast of a value."""
     name, weight = f"{node.name}.weight", node.weight("weight")
     rows, size = weight.shape[0], weight.size
     live = node.patterns["weight"].nnz if "weight" in node.patterns else size
@@ -99,8 +101,7 @@ def _stored_dense(b: Builder, node: Node) -> tuple[str, str, str]:
 def _nest(heads: list[tuple[str, int]], body: list[str]) -> list[str]:
     """Nested loops, outermost first."""
     for var, count in reversed(heads):
-        inner = [f"    {line}" for line in body]
-        body = [f"for (uint32_t {var} = 0u; {var} < {count}u; ++{var}) {{", *inner, "}"]
+        body = [f"for (uint32_t {var} = 0u; {var} < {count}u; ++{var}) {{", *_indent(body), "}"]
     return body
 
 
@@ -113,37 +114,74 @@ def _flat(parts: list[tuple[str, int]]) -> str:
 
 
 def _conv(b: Builder, node: Conv, inputs: list[Value]) -> Ports:
+    """Output channel by output channel, tap by tap: a tap's weight meets every position; dead taps are not stored.
+
+    A sum runs over ascending taps, like that of a linear layer.
+    """
     if node.over_time:
         raise UnsupportedError(
             f"convolution '{node.name}' runs over time, and C code that goes step by step sees one step: replace it "
             "by a recurrent layer, or export to ONNX"
         )
-    x = inputs[0]
+    x, name = inputs[0], f"{node.name}.weight"
     out, per_group, *kernel = node.params["weight"].shape
     spatial = x.shape[1:]
     sizes = [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(spatial, kernel, node.stride, node.padding, node.dilation, strict=True)
     ]
-    table, scale, cast = _stored_dense(b, node)
-    bias = b.constant(f"{node.name}.bias", to_float32(node.params["bias"], "bias")) if "bias" in node.params else ""
-    y = _out(b, node, (out, *sizes))
-    where: list[str] = []
-    for a, (n, s, p, d) in enumerate(zip(spatial, node.stride, node.padding, node.dilation, strict=True)):
-        where.append(f"const uint32_t q{a} = p{a} * {s}u + k{a} * {d}u{f' - {p}u' if p else ''};")
+    packed, words = b.rows(name, node.weight("weight"), node.patterns.get("weight"))
+    table = b.constant(name, packed.values, value_type(b.options.weights))
+    y, taps, positions = _out(b, node, (out, *sizes)), prod(kernel), prod(sizes)
+    heads: list[tuple[str, int]] = []
+    body: list[str] = []
+    for a, (n, s, p, d, count) in enumerate(zip(spatial, node.stride, node.padding, node.dilation, sizes, strict=True)):
+        heads.append((f"p{a}", count))
+        body.append(f"const uint32_t q{a} = p{a} * {s}u + k{a} * {d}u{f' - {p}u' if p else ''};")
         if p:  # a position left of the border wraps around to a large one
-            where += [f"if (q{a} >= {n}u) {{", "    continue;", "}"]
-    channel = f"(o / {out // node.groups}u) * {per_group}u + c" if node.groups > 1 else "c"
-    at = _flat([(channel, 0), *((f"q{a}", n) for a, n in enumerate(spatial))])
-    tap = _flat([("o", 0), ("c", per_group), *((f"k{a}", k) for a, k in enumerate(kernel))])
-    to = _flat([("o", 0), *((f"p{a}", n) for a, n in enumerate(sizes))])
-    inner = _nest(
-        [("c", per_group), *((f"k{a}", k) for a, k in enumerate(kernel))],
-        [*where, f"sum += {cast}{table}[{tap}] * {b.read(x, at)};"],
+            body += [f"if (q{a} >= {n}u) {{", "    continue;", "}"]
+    at = _flat([("c", 0), *((f"q{a}", n) for a, n in enumerate(spatial))])
+    to = f"to[{_flat([(f'p{a}', n) for a, n in enumerate(sizes)])}]"
+    body += (
+        [f"if ({b.use(x)}[{at}] != 0u) {{", f"    {to} += v;", "}"] if x.spikes else [f"{to} += v * {b.read(x, at)};"]
     )
-    end = f"{y.expr}[{to}] = {f'{scale}[o] * ' if scale else ''}sum{f' + {bias}[o]' if bias else ''};"
-    b.emit(*_nest([("o", out), *((f"p{a}", n) for a, n in enumerate(sizes))], ["float sum = 0.0f;", *inner, end]))
+    group = f" + o / {out // node.groups}u * {per_group}u" if node.groups > 1 else ""
+    tap = [f"const uint32_t c = {_axis('j', taps, 0)}{group};"]
+    tap += [f"const uint32_t k{a} = {_axis('j', prod(kernel[a + 1 :]), n)};" for a, n in enumerate(kernel)]
+    tap += [f"const float v = {'(float)' if words.scale is not None else ''}{table}[at];", "at += 1u;"]
+    line = _taps(b, name, packed, per_group * taps, [*tap, *_nest(heads, body)])
+    scale = f"{b.scale(name, words)}[o] * " if words.scale is not None else ""
+    bias = (
+        f" + {b.constant(f'{node.name}.bias', to_float32(node.params['bias'], 'bias'))}[o]"
+        if "bias" in node.params
+        else ""
+    )
+    start = [f"float *const to = {y.expr} + o * {positions}u;", f"memset(to, 0, sizeof(float) * {positions}u);"]
+    end = _nest([("i", positions)], [f"to[i] = {scale}to[i]{bias};"]) if scale or bias else []
+    b.emit("{", "    uint32_t at = 0u;", *_indent(_nest([("o", out)], [*start, *line, *end])), "}")
     return {"": y}
+
+
+def _taps(b: Builder, name: str, packed: Packed, width: int, body: list[str]) -> list[str]:
+    """A loop over the stored taps of output channel ``o``; ``j`` is which one of ``width``."""
+    if packed.index is None or packed.count is None:
+        return _nest([("j", width)], body)
+    index = b.constant(f"{name}.index", packed.index, f"{packed.index.dtype.name}_t")
+    count = b.constant(f"{name}.count", packed.count, f"{packed.count.dtype.name}_t")
+    head = f"for (uint32_t n = 0u; n < {count}[o]; ++n) {{"
+    if packed.gaps:
+        return ["uint32_t j = 0u;", head, f"    j += {index}[at];", *_indent(body), "}"]
+    return [head, f"    const uint32_t j = {index}[at];", *_indent(body), "}"]
+
+
+def _axis(index: str, inner: int, size: int) -> str:
+    """One axis of a flat index: ``inner`` entries lie behind each of its ``size`` ones, 0 for the outermost axis."""
+    text = f"{index} / {inner}u" if inner > 1 else index
+    return f"{text} % {size}u" if size > 1 else ("0u" if size == 1 else text)
+
+
+def _indent(lines: list[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
 
 
 def _pool(b: Builder, node: Pool, inputs: list[Value]) -> Ports:
