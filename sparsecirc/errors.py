@@ -56,7 +56,11 @@ class MissingExtraError(SparsecircError, ImportError):
     exit_code = 7
 
 
-class CacheWarning(UserWarning):
+class SparsecircWarning(UserWarning):
+    """Base of our warnings; the command line prints them as one line."""
+
+
+class CacheWarning(SparsecircWarning):
     """Measurements kept on disk could not be read or written; the work goes on without them."""
 
 

@@ -19,7 +19,7 @@ ROOT = Path(sparsecirc.__file__).parent
 OPTIONAL = ("torch", "snntorch", "triton", "onnx", "onnxruntime", "nir", "nirtorch", "sklearn", "scipy")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_target", "_kernels", "_machine"),
+    ("errors", "_target", "_kernels", "_machine", "_mean"),
     ("_pattern", "_lattice"),
     ("_files", "_native"),
     ("patterns", "formats", "cells", "structures"),

@@ -13,7 +13,7 @@ from sparsecirc._report._collect import Run, collect
 from sparsecirc._report._pareto import Point, pareto
 from sparsecirc._report._pictures import bars, matrix, raster
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --paper: #fff; --soft: #667; --line: #d5dae2; --ours: #0b7a5c;
   --peer: #8d9ab0; }
 @media (prefers-color-scheme: dark) {
@@ -66,7 +66,7 @@ def render(directories: Sequence[Path], *, shown: Sequence[Path] | None = None) 
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>sparsecirc report</title><style>{_STYLE}</style></head><body>{''.join(body)}</body></html>\n"
+        f"<title>sparsecirc report</title><style>{STYLE}</style></head><body>{''.join(body)}</body></html>\n"
     )
 
 

@@ -15,6 +15,7 @@ from sparsecirc import __version__
 from sparsecirc.cli import (
     _bench,
     _compile,
+    _continual,
     _demo,
     _doctor,
     _env,
@@ -50,6 +51,7 @@ app = typer.Typer(
             "sparsecirc compile runs/gru",
             "sparsecirc verify runs/gru --against interpret,torch",
             "sparsecirc bench runs/gru",
+            "sparsecirc continual",
             "Exit codes: 0 done, 1 unexpected, 2 usage, 3 unsupported, 4 mismatch, 5 too slow, 6 accuracy, 7 missing "
             "extra, 130 interrupted.",
         ]
@@ -84,6 +86,7 @@ for _module in (
     _bench,
     _export,
     _fits,
+    _continual,
     _report,
     _recipes,
     _demo,

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from sparsecirc.cli._console import Out
-from sparsecirc.errors import CacheWarning, SparsecircError
+from sparsecirc.errors import SparsecircError, SparsecircWarning
 
 MODEL_HELP = (
     "demo:NAME, pkg.mod:factory, pkg.mod:factory@checkpoint, an output directory of ours, a .nir file, a graph or "
@@ -135,7 +135,7 @@ def _warnings_to(out: Out) -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if issubclass(category, CacheWarning):
+        if issubclass(category, SparsecircWarning):
             out.warn(str(message))
         else:
             others(message, category, filename, lineno, file, line)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sparsecirc.cli._choices import Adjacency, Budget, Keep, Method, Order, Schedule, Scope
 from sparsecirc.cli._console import split_names
 from sparsecirc.cli._recipe_checks import check_recipe
-from sparsecirc.cli._recipe_file import RecipeFile, read_recipe_file, recipe_path
+from sparsecirc.cli._recipe_file import RecipeFile, build_recipe, read_recipe_file, recipe_path
 from sparsecirc.errors import UsageError
 
 if TYPE_CHECKING:
@@ -242,27 +241,6 @@ def make_recipe(path: Path | None, given: Mapping[str, Any]) -> Recipe:
     """
     file = RecipeFile() if path is None else read_recipe_file(recipe_path(path))
     options = {k: v for k, v in given.items() if v is not None}
-    fields = {**file.fields, **options}
-    for name in fields:
-        if name not in Recipe.model_fields:
-            near = get_close_matches(name, Recipe.model_fields, n=1)
-            hint = f": did you mean '{near[0]}'?" if near else f": expected {', '.join(Recipe.model_fields)}"
-            raise UsageError(f"{file.where(name)}recipe field '{name}' is unknown{hint}")
-    try:
-        recipe = Recipe(**fields)
-    except ValidationError as error:
-        raise _refused(error, file, options) from error
+    recipe = build_recipe(Recipe, file, options)
     check_recipe(recipe, file, options)
     return recipe
-
-
-def _refused(error: ValidationError, file: RecipeFile, options: Mapping[str, Any]) -> UsageError:
-    """The first complaint, in our words."""
-    first = error.errors()[0]
-    keys = [str(part) for part in first["loc"]]
-    where = "" if keys[0] in options else file.where(*keys)
-    name = " ".join([keys[0].replace("_", "-"), *(f"'{key}'" for key in keys[1:])])
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    message = message.replace("a valid dictionary", "names with a sparsity for each")
-    lead = "" if message.startswith("expected") else "expected "
-    return UsageError(f"{where}{name} {first['input']!r} is not possible: {lead}{message}")

@@ -6,17 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
-from sparsecirc.errors import FileFormatError
+from sparsecirc.errors import FileFormatError, UsageError
+
+AnyRecipe = TypeVar("AnyRecipe", bound=BaseModel)
 
 SHIPPED = Path(__file__).with_name("recipes")
-"""Where the recipes of the package lie, one YAML file each, with a comment about it in the first line."""
+"""Where the recipes of ``prune`` lie, one YAML file each, with a comment about it in the first line."""
+STREAMS = SHIPPED / "continual"
+"""Where those of ``continual`` lie."""
 
 
-def recipe_path(path: Path) -> Path:
+def recipe_path(path: Path, folder: Path = SHIPPED) -> Path:
     """``path`` itself where that is a file, else the recipe of the package called so.
 
     Raises:
@@ -24,9 +29,9 @@ def recipe_path(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    known = sorted(p.stem for p in SHIPPED.glob("*.yaml"))
+    known = sorted(p.stem for p in folder.glob("*.yaml"))
     if str(path) in known:
-        return SHIPPED / f"{path}.yaml"
+        return folder / f"{path}.yaml"
     near = get_close_matches(str(path), known, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     raise FileFormatError(f"recipe {path} is not a file: expected YAML, or one of {', '.join(known)}{hint}")
@@ -74,6 +79,37 @@ def read_recipe_file(path: Path) -> RecipeFile:
     lines: dict[tuple[str, ...], int] = {}
     _collect(root, (), lines, path)
     return RecipeFile(path, {str(k): v for k, v in found.items()}, lines)
+
+
+def build_recipe(kind: type[AnyRecipe], file: RecipeFile, options: Mapping[str, Any]) -> AnyRecipe:
+    """A recipe of the fields of a file, with the options that were given on top.
+
+    Raises:
+        UsageError: an unknown field, or a value out of range; names the file and the line, or the option, the value and
+            what is expected.
+    """
+    fields = {**file.fields, **options}
+    for name in fields:
+        if name not in kind.model_fields:
+            near = get_close_matches(name, kind.model_fields, n=1)
+            hint = f": did you mean '{near[0]}'?" if near else f": expected {', '.join(kind.model_fields)}"
+            raise UsageError(f"{file.where(name)}recipe field '{name}' is unknown{hint}")
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise _refused(error, file, options) from error
+
+
+def _refused(error: ValidationError, file: RecipeFile, options: Mapping[str, Any]) -> UsageError:
+    """The first complaint, in our words."""
+    first = error.errors()[0]
+    keys = [str(part) for part in first["loc"]]
+    where = "" if keys[0] in options else file.where(*keys)
+    name = " ".join([keys[0].replace("_", "-"), *(f"'{key}'" for key in keys[1:])])
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = message.replace("a valid dictionary", "names with a value for each")
+    lead = "" if message.startswith("expected") else "expected "
+    return UsageError(f"{where}{name} {first['input']!r} is not possible: {lead}{message}")
 
 
 def _collect(node: yaml.MappingNode, above: tuple[str, ...], lines: dict[tuple[str, ...], int], path: Path) -> None:

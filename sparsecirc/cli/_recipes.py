@@ -46,50 +46,77 @@ def recipes(
 
 
 def _list(out: Out) -> None:
-    from sparsecirc.cli._recipe_file import SHIPPED
+    from sparsecirc.cli._recipe_file import SHIPPED, STREAMS
 
     found = [
-        {"name": path.stem, "about": path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()}
-        for path in sorted(SHIPPED.glob("*.yaml"))
+        {
+            "name": path.stem,
+            "command": command,
+            "about": path.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip(),
+        }
+        for command, folder in (("prune", SHIPPED), ("continual", STREAMS))
+        for path in sorted(folder.glob("*.yaml"))
     ]
-    out.data({"recipes": found}, table(("recipe:", "about:"), [(r["name"], r["about"]) for r in found]))
-    out.suggest(f"sparsecirc prune demo:gru --recipe {found[-1]['name']}")
+    shown = [(r["name"], r["command"], r["about"]) for r in found]
+    out.data({"recipes": found}, table(("recipe:", "command:", "about:"), shown))
+    out.suggest("sparsecirc prune demo:gru --recipe one-shot-90, or sparsecirc continual split-digits")
 
 
 def _print(out: Out, name: str) -> None:
-    from sparsecirc.cli._recipe import make_recipe
-    from sparsecirc.cli._recipe_file import recipe_path
-
-    path = recipe_path(Path(name))
-    recipe = make_recipe(path, {})
-    document: dict[str, Any] = {"name": name, "recipe": recipe.model_dump(mode="json")}
+    path = _find(name)
+    document: dict[str, Any] = {"name": name, "recipe": _checked(path)}
     out.data(document, path.read_text(encoding="utf-8").rstrip("\n"))
 
 
 def _copy(out: Out, name: str, target: Path, force: bool) -> None:
     from sparsecirc._files import write_atomic
     from sparsecirc.cli._outputs import check_free
-    from sparsecirc.cli._recipe_file import read_recipe_file, recipe_path
+    from sparsecirc.cli._recipe_file import STREAMS, read_recipe_file
 
-    path = recipe_path(Path(name))
+    path = _find(name)
     read_recipe_file(path)
     goal = target / path.name if target.is_dir() else target
     check_free(goal, force)
     write_atomic(goal, path.read_bytes())
     out.data({"recipe": name, "file": goal}, f"copied {name} to {goal}")
-    out.suggest(f"sparsecirc prune demo:gru --recipe {goal}")
+    stream = path.parent == STREAMS
+    out.suggest(f"sparsecirc continual {goal}" if stream else f"sparsecirc prune demo:gru --recipe {goal}")
 
 
 def _validate(out: Out, files: list[str]) -> None:
-    from sparsecirc.cli._recipe import NEURONS, make_recipe
-    from sparsecirc.cli._recipe_file import recipe_path
-
-    checked = []
-    for name in files:
-        recipe = make_recipe(recipe_path(Path(name)), {})
-        _ = recipe.lattice_of_neurons() if recipe.pattern == NEURONS else recipe.criteria()  # sizes, lattice options
-        checked.append({"file": name, "ok": True, "recipe": recipe.model_dump(mode="json")})
+    checked = [{"file": name, "ok": True, "recipe": _checked(_find(name))} for name in files]
     out.data({"recipes": checked}, "\n".join(f"{c['file']}: ok" for c in checked))
+
+
+def _find(name: str) -> Path:
+    """A file, or a recipe of the package for either command.
+
+    Raises:
+        FileFormatError: there is none.
+    """
+    from sparsecirc.cli._recipe_file import SHIPPED, STREAMS, recipe_path
+
+    stream = (STREAMS / f"{name}.yaml").is_file() and not Path(name).is_file()
+    return recipe_path(Path(name), STREAMS if stream else SHIPPED)
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """All fields of a recipe of ``prune``, or of ``continual``, which is one that has a scenario.
+
+    Raises:
+        FileFormatError: not YAML.
+        UsageError: a field that is unknown or out of range, or fields that do not go together.
+    """
+    from sparsecirc.cli._recipe import NEURONS, make_recipe
+    from sparsecirc.cli._recipe_file import read_recipe_file
+
+    if "scenario" in read_recipe_file(path).fields:
+        from sparsecirc.cli._stream import make_stream
+
+        return make_stream(str(path), {}).model_dump(mode="json")
+    recipe = make_recipe(path, {})
+    _ = recipe.lattice_of_neurons() if recipe.pattern == NEURONS else recipe.criteria()  # sizes, lattice options
+    return recipe.model_dump(mode="json")
 
 
 COMMAND = Command(

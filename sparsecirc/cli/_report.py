@@ -19,11 +19,17 @@ def report(
 ) -> None:
     """Put the results of several runs on one HTML page that needs no network."""
     from sparsecirc._files import write_atomic
-    from sparsecirc._report import render
+    from sparsecirc._report import CONTINUAL_FILE, read_continual, render, render_continual
     from sparsecirc.cli._outputs import check_free
+    from sparsecirc.errors import UsageError
 
     check_free(output, force)
-    write_atomic(output, render(directories).encode())
+    streams = [d for d in directories if (d / CONTINUAL_FILE).is_file()]
+    if streams and len(streams) < len(directories):
+        other = next(d for d in directories if d not in streams)
+        raise UsageError(f"{streams[0]} is of continual and {other} is not: expected runs of one kind on a page")
+    page = render_continual([read_continual(d) for d in streams]) if streams else render(directories)
+    write_atomic(output, page.encode())
     out.data({"report": output}, str(output))
 
 

@@ -4,6 +4,7 @@
 and changes weights only orthogonally to those of earlier tasks. `docs/continual.md` shows it beside its relatives.
 """
 
+from sparsecirc._mean import Mean
 from sparsecirc.continual._bases import GPM, OWM, SGP, AdamNSCL
 from sparsecirc.continual._coding import Coding, LatencyCoding, RateCoding, direct, sequence
 from sparsecirc.continual._connect import FeedbackAlignment, exact, sign_symmetric
@@ -11,14 +12,24 @@ from sparsecirc.continual._hlop import AUTOMATIC, HLOP, PERMUTED_MNIST, Ranks
 from sparsecirc.continual._learning import BPTT, DSR, OTTT
 from sparsecirc.continual._ledger import MaskLedger
 from sparsecirc.continual._method import Batch, Combined, Finetune, Joint, Method
-from sparsecirc.continual._metrics import Activity, Mean, Result, activity, overlap, summary
-from sparsecirc.continual._network import Block, SpikingNet, lif, mlp
+from sparsecirc.continual._metrics import Activity, Result, activity, overlap, summary
+from sparsecirc.continual._network import Block, SpikingNet, lif, mlp, rlif
 from sparsecirc.continual._projecting import CapacityWarning, Mode
 from sparsecirc.continual._regularise import EWC, SI
 from sparsecirc.continual._rehearsal import DERpp, Replay
 from sparsecirc.continual._restricted import RestrictedProjection
 from sparsecirc.continual._run import Learner, MakeOptimizer, Setting, Step, adam, run, sgd
-from sparsecirc.continual._scenario import Increment, Scenario, Task, flat, from_tasks, permuted, rotated, split
+from sparsecirc.continual._scenario import (
+    Increment,
+    Scenario,
+    Task,
+    flat,
+    from_tasks,
+    permuted,
+    rotated,
+    sequences,
+    split,
+)
 from sparsecirc.continual._sites import Site, Tap, WeightedRate, each_step, firing_rate, sites
 from sparsecirc.continual._subspace import ORTHONORMAL, PUBLISHED, Oja, SpikingLateral, Subspace, linear_lateral
 
@@ -84,9 +95,11 @@ __all__ = [
     "mlp",
     "overlap",
     "permuted",
+    "rlif",
     "rotated",
     "run",
     "sequence",
+    "sequences",
     "sgd",
     "sign_symmetric",
     "sites",

@@ -13,7 +13,7 @@ from sparsecirc.continual._coding import Coding, direct
 from sparsecirc.continual._connect import Feedback, Project, exact, over_time
 from sparsecirc.continual._learning import BPTT, Learning, Observer, Path
 from sparsecirc.errors import UsageError
-from sparsecirc.nn import SparseLIF, SparseLinear, sigmoid, to_dense_model
+from sparsecirc.nn import SparseLIF, SparseLinear, SparseRLIF, sigmoid, to_dense_model
 from sparsecirc.patterns import PatternMaker
 
 
@@ -114,6 +114,17 @@ def lif(tau: float = 2.0, *, slope: float = 4.0, learn: bool = False) -> Callabl
         beta = torch.full((units,), 1 - 1 / tau) if learn else 1 - 1 / tau
         threshold: float | Tensor = torch.ones(units) if learn else 1.0
         return SparseLIF(beta, threshold, sigmoid(slope), learn_beta=learn, learn_threshold=learn)
+
+    return make
+
+
+def rlif(
+    tau: float = 2.0, *, slope: float = 4.0, density: float = 1.0, pattern: PatternMaker | None = None
+) -> Callable[[int], nn.Module]:
+    """Makes LIF neurons as `lif` does that also hear each other's spikes of the step before, all to all or sparsely."""
+
+    def make(units: int) -> nn.Module:
+        return SparseRLIF(1 - 1 / tau, units, 1.0, sigmoid(slope), density=density, pattern=pattern)
 
     return make
 

@@ -15,11 +15,11 @@ from sparsecirc.continual._network import SpikingNet
 from sparsecirc.continual._restricted import RestrictedProjection
 from sparsecirc.continual._scenario import Scenario
 from sparsecirc.continual._sites import Site, Tap, sites
-from sparsecirc.errors import UnsupportedError
+from sparsecirc.errors import SparsecircWarning, UnsupportedError
 from sparsecirc.nn._neurons import SparseNeurons
 
 
-class CapacityWarning(UserWarning):
+class CapacityWarning(SparsecircWarning):
     """A layer has no direction left to learn in."""
 
 

@@ -252,6 +252,33 @@ def flat(data: Dataset, *, standardise: bool = True) -> tuple[Tensor, Tensor, Te
     return x, y, x_test, y_test
 
 
+def sequences(data: Dataset, *, standardise: bool | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(x_train, y_train, x_test, y_test) of a data set whose samples are sequences (N, T, features).
+
+    Args:
+        data: series, spectra or binned events; what lies behind the end of a shorter sequence stays zero.
+        standardise: subtract each feature's mean over the training part and divide by its standard deviation; by
+            default where the values are no spikes, that is not all 0 or 1.
+    """
+    x, y, x_test, y_test = _arrays(data.x_train, data.y_train, data.x_test, data.y_test)
+    if standardise is None:
+        standardise = not bool(((x == 0) | (x == 1)).all())
+    if not standardise:
+        return x, y, x_test, y_test
+    inside, inside_test = _valid(x, data.lengths_train), _valid(x_test, data.lengths_test)
+    seen = x[inside]
+    mean, spread = seen.mean(0), seen.std(0).clamp_min(1e-6)
+    made = [((part - mean) / spread) * valid[..., None] for part, valid in ((x, inside), (x_test, inside_test))]
+    return made[0], y, made[1], y_test
+
+
+def _valid(x: Tensor, lengths: Any) -> Tensor:
+    """Which steps of (N, T, ...) lie inside their sequence, bool (N, T)."""
+    if lengths is None:
+        return torch.ones(x.shape[:2], dtype=torch.bool)
+    return torch.arange(x.shape[1])[None] < torch.as_tensor(lengths)[:, None]
+
+
 def _arrays(x: Any, y: Any, x_test: Any, y_test: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     made = (_float(x), torch.as_tensor(y).long(), _float(x_test), torch.as_tensor(y_test).long())
     if len(made[0]) != len(made[1]) or len(made[2]) != len(made[3]) or len(made[0]) == 0:

@@ -9,17 +9,19 @@ import yaml
 from cli_support import Cli
 
 from sparsecirc.cli._recipe import make_recipe
-from sparsecirc.cli._recipe_file import SHIPPED
+from sparsecirc.cli._recipe_file import SHIPPED, STREAMS
 
 NAMES = sorted(p.stem for p in SHIPPED.glob("*.yaml"))
+STREAM_NAMES = sorted(p.stem for p in STREAMS.glob("*.yaml"))
 
 
 def test_the_list_tells_what_each_does(cli: Cli) -> None:
     ran = cli("recipes", "ls")
     assert ran.code == 0
     listed = cli("recipes", "--json").json["recipes"]
-    assert [r["name"] for r in listed] == NAMES
+    assert [r["name"] for r in listed] == NAMES + STREAM_NAMES
     assert len(NAMES) == 9
+    assert {r["command"] for r in listed} == {"prune", "continual"}
     assert all(r["name"] in ran.out and len(r["about"]) > 30 for r in listed)
 
 
