@@ -121,7 +121,8 @@ def page(rows: Sequence[ExportRow], setting: Setting) -> Page:
         "Each network is exported, and the artefact is run by a program that this project did not write, at a length "
         "at which no exporter ever ran it. *max diff* is the largest difference of the analog outputs from the float64 "
         "interpreter, *spikes differ* counts spikes of the outputs; *us/step* is processor time at batch 1 on one "
-        "core; *instr./step* are counted by an emulator, which knows no cycles.",
+        "core; *instr./step* are counted by an emulator, which knows no cycles; on x86, aarch64 and riscv64 reading "
+        "the input and writing the output are among them.",
     ]
     versions = sorted({(r.consumer, r.consumer_version) for r in rows if r.consumer_version})
     parts.append("Consumers: " + ", ".join(f"{name} {version}" for name, version in versions) + ".")
