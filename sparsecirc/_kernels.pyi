@@ -104,6 +104,16 @@ def count_windows(
     step: int,
     depth: int,
 ) -> int: ...
+def exchange(
+    cols: int,
+    ptr: NDArray[np.int32],
+    index: NDArray[np.int32],
+    leaves: NDArray[np.uint8],
+    grow: NDArray[np.int64],
+    new_ptr: NDArray[np.int32],
+    new_index: NDArray[np.int32],
+    source: NDArray[np.int32],
+) -> int: ...
 def read_words(x: NDArray[np.uint32], repeats: int) -> int: ...
 def pointwise(name: str, isa: str, x: NDArray[Any], y: NDArray[Any]) -> None: ...
 

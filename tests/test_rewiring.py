@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from torch import nn  # noqa: E402
 
 from sparsecirc import Masks, Pattern  # noqa: E402
+from sparsecirc._native import kernels  # noqa: E402
 from sparsecirc.errors import NothingMatchedError, UnsupportedError, UsageError  # noqa: E402
 from sparsecirc.nn import SparseGRU, SparseLinear, SparseLSTM, SparseRLIF, SparseRNN, SparseWeight  # noqa: E402
 from sparsecirc.nn._weight import distinct  # noqa: E402
@@ -76,12 +77,32 @@ def test_exchange_refuses_what_is_no_exchange():
         ([0], [], "expected as many"),
         ([0, 0], [1, 2], "dropped twice"),
         ([5], [1], "outside a pattern of 3"),
-        ([0], [4], "alive already"),
+        ([0], [4], "that was dead before"),
         ([0, 1], [1, 1], "each once"),
         ([0], [9], "each once"),
     ):
         with pytest.raises(UsageError, match=why):
             exchange(pattern, out, new)
+
+
+def test_the_native_exchange_refuses_what_would_leave_its_arrays():
+    pattern = Pattern.from_mask(np.eye(3))
+    ints = {name: np.zeros(n, np.int32) for name, n in (("new_ptr", 4), ("new_index", 3), ("source", 3))}
+    good = {"cols": 3, "ptr": pattern.indptr, "index": pattern.indices, "leaves": np.array([1, 0, 1], np.uint8)}
+    good |= {"grow": np.array([1, 3]), **ints}
+    assert kernels.exchange(**good) == -1
+    for change in (
+        {"ptr": pattern.indptr[:-1]},
+        {"index": pattern.indices + 1},
+        {"leaves": np.ones(2, np.uint8)},
+        {"leaves": np.ones(3, np.uint8)},
+        {"grow": np.array([3, 1])},
+        {"new_ptr": np.zeros(3, np.int32)},
+        {"new_index": np.zeros(2, np.int32)},
+        {"source": np.zeros(4, np.int32)},
+    ):
+        with pytest.raises(ValueError, match=r"exchange|row pointers|a column is outside"):
+            kernels.exchange(**{**good, **change})
 
 
 def test_a_weight_is_rewired_in_place_with_its_optimizer():

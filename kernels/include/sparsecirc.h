@@ -238,6 +238,12 @@ size_t sc_order_workspace(int64_t rows, int64_t height, int64_t parts);
  */
 int64_t sc_count_windows(int64_t rows, int64_t cols, const int32_t *ptr, const int32_t *index, const int32_t *order,
                          int64_t height, int64_t width, int64_t step, int64_t depth);
+/* The rows of a pattern after those of its connections that `leaves` [nnz] marks were exchanged for as many others:
+ * grow [n] holds row * cols + column, ascending. source [nnz]: where each connection was, -1 where it grew. Gives -1,
+ * or the first of grow that is alive, comes twice or lies outside.
+ */
+int64_t sc_exchange(int64_t rows, int64_t cols, const int32_t *ptr, const int32_t *index, const uint8_t *leaves,
+                    const int64_t *grow, int64_t n, int32_t *new_ptr, int32_t *new_index, int32_t *source);
 /* Reads n words `repeats` times, as fast as one core can, and gives the bitwise or of all of them. */
 uint32_t sc_read(const uint32_t *x, int64_t n, int64_t repeats);
 

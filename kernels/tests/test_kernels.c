@@ -523,6 +523,51 @@ static void test_isa(const sc_ops *ops, int argc, char **argv) {
   test_function(ops, "sigmoid", ops->sigmoid_n, logistic, -80, 30, 2.5);
 }
 
+/* Exchanges */
+
+/* A walk through random patterns, beside the same exchange of flags in a whole matrix. */
+static void test_exchange(int64_t rows, int64_t cols, uint32_t percent) {
+  const int64_t all = rows * cols;
+  uint8_t *alive = exactly(all, 1), *leaves = exactly(all, 1);
+  int32_t *ptr = exactly(rows + 1, sizeof(int32_t)), *index = exactly(all, sizeof(int32_t));
+  int64_t *grow = exactly(all, sizeof(int64_t)), n = 0, nnz = 0, gone = 0, wrong = 0;
+  ptr[0] = 0;
+  for (int64_t k = 0; k < all; k++) {
+    alive[k] = random_bits() % 100 < percent;
+    if (alive[k]) index[nnz++] = (int32_t)(k % cols);
+    if (k % cols == cols - 1) ptr[k / cols + 1] = (int32_t)nnz;
+  }
+  for (int64_t k = 0; k < all; k++)
+    if (!alive[k] && n < nnz && random_bits() % 4 == 0) grow[n++] = k;
+  for (int64_t k = 0; k < nnz; k++) {
+    leaves[k] = gone < n && (nnz - k <= n - gone || random_bits() % 3 == 0);
+    gone += leaves[k];
+  }
+  int32_t *new_ptr = exactly(rows + 1, sizeof(int32_t)), *new_index = exactly(nnz, sizeof(int32_t));
+  int32_t *source = exactly(nnz, sizeof(int32_t));
+  wrong += sc_exchange(rows, cols, ptr, index, leaves, grow, n, new_ptr, new_index, source) != -1;
+  for (int64_t k = 0, at = 0, old = 0, g = 0; k < all; k++) {
+    int32_t from = alive[k] ? leaves[old] ? -2 : (int32_t)old : -2;
+    old += alive[k];
+    if (g < n && grow[g] == k) {
+      from = -1;
+      g++;
+    }
+    if (from == -2) continue;
+    wrong += new_index[at] != (int32_t)(k % cols) || source[at] != from || at < new_ptr[k / cols];
+    at++;
+    wrong += at > new_ptr[k / cols + 1];
+  }
+  report(!wrong, "any", "exchange", "pattern", percent > 40 ? "many" : "few");
+  if (n) {
+    const int64_t last = n - 1;
+    grow[last] = all;
+    report(sc_exchange(rows, cols, ptr, index, leaves, grow, n, new_ptr, new_index, source) == last, "any", "exchange",
+           "pattern", "beyond the matrix");
+  }
+  free(alive), free(leaves), free(ptr), free(index), free(grow), free(new_ptr), free(new_index), free(source);
+}
+
 int main(int argc, char **argv) {
   int formats = 0;
   for (int format = 0; format < SC_N_FORMATS; format++) formats += wanted(argc, argv, format);
@@ -540,6 +585,8 @@ int main(int argc, char **argv) {
   for (int format = 0; format < SC_N_FORMATS; format++)
     for (int variant = 0; variant < 2; variant++)
       if (wanted(argc, argv, format)) test_matrix_checks(format, variant);
+  for (uint32_t percent = 0; percent <= 90; percent += 15)
+    for (int64_t rows = 0; rows < 20; rows++) test_exchange(rows, rows % 3 * 7 + 1, percent);
   report(!sc_ops_for("sse9"), "any", "isa", "sse9", "is known");
   printf("%d passed, %d failed\n", passed, failed);
   return failed ? 1 : 0;

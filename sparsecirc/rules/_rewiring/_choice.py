@@ -18,8 +18,8 @@ BLOCK = 1 << 18
 FEW = 1 / 16
 """Share of candidates among all connections from which on they are drawn blindly, and what is taken is thrown back."""
 
-STRIPS = 24
-"""Places at which the scores of four rows are looked at to guess a bound."""
+STRIPS, HEIGHT = 8, 16
+"""Places at which the scores of so many rows are looked at to guess a bound; fewer rows at more places take longer."""
 
 Keys = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -119,14 +119,14 @@ class Candidates:
     def _guess(self, n: int, score: Callable[[int, int], Scores]) -> np.float32:
         """A score that about 2 n candidates exceed, from strips of rows; -inf where few rows tell nothing."""
         rows = self.pattern.shape[0]
-        if rows < 32 * STRIPS:
+        if rows < 6 * HEIGHT * STRIPS:
             return np.float32(-np.inf)
         seen = []
-        for at in np.linspace(0, rows - 4, STRIPS).astype(int).tolist():
-            scores = score(at, at + 4)
-            seen.append(scores[~self.others(at, at + 4) & (scores == scores)])
+        for at in np.linspace(0, rows - HEIGHT, STRIPS).astype(int).tolist():
+            scores = score(at, at + HEIGHT)
+            seen.append(scores[~self.others(at, at + HEIGHT) & (scores == scores)])
         every = np.concatenate(seen)
-        wanted = int(2 * n * 4 * STRIPS / rows) + 8
+        wanted = int(2 * n * HEIGHT * STRIPS / rows) + 8
         if wanted >= len(every):
             return np.float32(-np.inf)
         return np.float32(np.partition(every, len(every) - wanted)[len(every) - wanted])
