@@ -128,7 +128,7 @@ def _document(
         "host": Host.here(1).line(),
         "inputs": scenario.features[-1],
         "outputs": scenario.outputs,
-        "steps": scenario.features[0] if stream.data.is_sequence else stream.steps,
+        "steps": session.source.network(scenario, 0).steps,
         "tasks": [t.name for t in scenario.tasks],
         "train_samples": stream.train or 0,
         "rows": [{k: r[k] for k in _ROW} for r in results],

@@ -8,14 +8,20 @@ import numpy as np
 import torch
 
 from sparsecirc import continual as cl
+from sparsecirc import data
 from sparsecirc.cli._console import Out
 from sparsecirc.cli._fit import load_data
 from sparsecirc.cli._stream import CodingName, FeedbackName, LearningName, Neurons, OptimizerName, Stream, Tasks
+from sparsecirc.cli._stream import Source as Name
+from sparsecirc.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     Arrays = tuple[Tensor, Tensor, Tensor, Tensor]
+
+STEPS = 5
+"""Of samples that are no sequences, where a recipe does not say."""
 
 
 class Source:
@@ -32,10 +38,13 @@ class Source:
 
     def __init__(self, stream: Stream, name: str, out: Out) -> None:
         self.stream, self.name = stream, name
-        data = load_data(stream.data.value, out)
-        standard = stream.coding is CodingName.DIRECT
-        arrays = cl.sequences(data) if stream.data.is_sequence else cl.flat(data, standardise=standard)
-        self.arrays: Arrays = _shuffled(arrays)
+        self.groups: list[Arrays] = []
+        if stream.scenario is Tasks.SPEAKERS:
+            chosen = data.SPEAKERS[: stream.tasks]
+            if len(chosen) < stream.tasks:
+                raise UsageError(f"{stream.tasks} tasks: there are {len(chosen)} speakers, one for each")
+            self.groups = [_shuffled(cl.sequences(_speech(stream, (name,)))) for name in chosen]
+        self.arrays: Arrays = self.groups[0] if self.groups else _shuffled(_arrays(stream, out))
         self._scenarios: dict[int, cl.Scenario] = {}
 
     def scenario(self, seed: int) -> cl.Scenario:
@@ -47,7 +56,9 @@ class Source:
     def _make(self, seed: int) -> cl.Scenario:
         stream = self.stream
         increment = cl.Increment(stream.increment.value)
-        if stream.scenario is Tasks.SPLIT:
+        if self.groups:
+            made = cl.from_tasks(self.groups, name=self.name)
+        elif stream.scenario is Tasks.SPLIT:
             made = cl.split(*self.arrays, stream.tasks, increment=increment, name=self.name)
         elif stream.scenario is Tasks.ROTATED:
             made = cl.rotated(*self.arrays, stream.tasks, name=self.name)
@@ -78,7 +89,7 @@ class Source:
         return cl.mlp(
             scenario.features[-1], stream.hidden, scenario.outputs, heads=scenario.heads,
             neurons=cl.rlif(density=stream.density) if recurrent else None, density=stream.density,
-            steps=scenario.features[0] if sequence else stream.steps, coding=codings[stream.coding],
+            steps=scenario.features[0] if sequence else stream.steps or STEPS, coding=codings[stream.coding],
             learning=learning[stream.learning], feedback=feedback, seed=seed,
         )  # fmt: skip
 
@@ -87,6 +98,21 @@ class Source:
         rate = self.stream.learning_rate
         make = cl.sgd(rate) if self.stream.optimizer is OptimizerName.SGD else cl.adam(rate)
         return cl.Setting(make, self.stream.epochs, self.stream.batch_size, seed)
+
+
+def _speech(stream: Stream, speakers: tuple[str, ...] = data.SPEAKERS) -> data.Dataset:
+    return data.spoken_digits(speakers=speakers, **({} if stream.steps is None else {"steps": stream.steps}))
+
+
+def _arrays(stream: Stream, out: Out) -> Arrays:
+    """The data set of a recipe as tensors."""
+    if not stream.data.is_sequence:
+        return cl.flat(load_data(stream.data.value, out), standardise=stream.coding is CodingName.DIRECT)
+    if stream.data is Name.SPOKEN_DIGITS:
+        return cl.sequences(_speech(stream))
+    if stream.data is Name.NMNIST:
+        return cl.sequences(data.nmnist() if stream.steps is None else data.nmnist(steps=stream.steps))
+    return cl.sequences(load_data(stream.data.value, out))
 
 
 def _shuffled(arrays: Arrays) -> Arrays:

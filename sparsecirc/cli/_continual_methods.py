@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sparsecirc.errors import UsageError
@@ -15,27 +16,21 @@ if TYPE_CHECKING:
     from sparsecirc.continual import Method
 
 
-def _hlop(rule: Any, mode: str = "delta", first: Any = None, more: Any = None, energy: float = 1.0) -> Method:
-    """HLOP with ranks by layer, or automatic ones."""
-    from sparsecirc import continual as cl
-
-    ranks = cl.AUTOMATIC if first is None else cl.Ranks(tuple(first), tuple(more or ()))
-    return cl.HLOP(ranks, rule=rule, mode=cl.Mode(mode), energy=energy)
-
-
 def known() -> dict[str, Callable[..., Method]]:
     """What makes each method; the parameters with a default are what ``settings`` of a recipe may hold."""
     from sparsecirc import continual as cl
 
-    def hlop(mode: str = "delta", first: Any = None, more: Any = None, energy: float = 1.0) -> Method:
-        return _hlop(cl.ORTHONORMAL, mode, first, more, energy)
-
-    def hlop_published(mode: str = "delta", first: Any = None, more: Any = None) -> Method:
-        return _hlop(cl.PUBLISHED, mode, first, more)
+    def hlop(
+        rule: cl.Oja, *, mode: str = "delta", first: Any = None, more: Any = None, share: float = 0.25,
+        energy: float = 0.999, protect: float = 1.0, rows: str = "rate",
+    ) -> Method:  # fmt: skip
+        ranks = cl.Ranks(energy=energy, share=share) if first is None else cl.Ranks(tuple(first), tuple(more or ()))
+        chosen = cl.firing_rate if rows == "rate" else cl.each_step
+        return cl.HLOP(ranks, rule=rule, mode=cl.Mode(mode), rows=chosen, energy=protect)
 
     return {
-        "hlop": hlop,
-        "hlop_published": hlop_published,
+        "hlop": partial(hlop, cl.ORTHONORMAL),
+        "hlop_published": partial(hlop, cl.PUBLISHED),
         "finetune": lambda: cl.Finetune(),
         "joint": lambda: cl.Joint(),
         "ewc": lambda strength=100.0, samples=500: cl.EWC(strength, samples=samples),
@@ -50,6 +45,8 @@ def known() -> dict[str, Callable[..., Method]]:
     }
 
 
+WORDS = {"mode": ("trace", "grad", "delta"), "rows": ("rate", "step")}
+"""Settings that are words."""
 MAY_FOLLOW = ("replay",)
 """Methods that may stand behind a ``+``: they add samples and leave the loss of the first alone."""
 
@@ -97,19 +94,19 @@ def check_methods(stream: Stream, file: RecipeFile) -> None:
                 there = ", ".join(has) or "none"
                 raise UsageError(f"{file.where('settings', name, key)}method '{name}' has no setting '{key}': {there}")
             if not _fits(value, has[key].default, key):
+                expected = ", ".join(WORDS[key]) if key in WORDS else "a number, or for ranks a list of them"
                 raise UsageError(
-                    f"{file.where('settings', name, key)}setting '{key}' of '{name}' is {value!r}: expected "
-                    f"{'trace, grad or delta' if key == 'mode' else 'a number, or for ranks a list of them'}"
+                    f"{file.where('settings', name, key)}setting '{key}' of '{name}' is {value!r}: expected {expected}"
                 )
 
 
 def _fits(value: object, default: object, key: str) -> bool:
-    if key == "mode":
-        return value in ("trace", "grad", "delta")
+    if key in WORDS:
+        return value in WORDS[key]
     if isinstance(value, bool):
         return False
     if isinstance(default, int):
         return isinstance(value, int) and value > 0
-    if isinstance(default, float) or key == "share":
+    if isinstance(default, float) or key == "share":  # of the ledger: none by default
         return isinstance(value, (int, float)) and value >= 0
     return isinstance(value, list) and bool(value) and all(isinstance(v, int) and v > 0 for v in value)

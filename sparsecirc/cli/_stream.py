@@ -25,11 +25,13 @@ class Source(str, Enum):
     MNIST = "mnist"
     FASHION_MNIST = "fashion_mnist"
     JAPANESE_VOWELS = "japanese_vowels"
+    NMNIST = "nmnist"
+    SPOKEN_DIGITS = "spoken_digits"
 
     @property
     def is_sequence(self) -> bool:
         """Whether a sample is a sequence whose steps the network takes one by one."""
-        return self is Source.JAPANESE_VOWELS
+        return self in (Source.JAPANESE_VOWELS, Source.NMNIST, Source.SPOKEN_DIGITS)
 
 
 class Tasks(str, Enum):
@@ -38,6 +40,7 @@ class Tasks(str, Enum):
     PERMUTED = "permuted"
     ROTATED = "rotated"
     SPLIT = "split"
+    SPEAKERS = "speakers"
 
 
 class Told(str, Enum):
@@ -102,7 +105,7 @@ class Stream(BaseModel):
     test: Count | None = None
     hidden: tuple[Count, ...] = Field((200, 200), min_length=1)
     neurons: Neurons = Neurons.LIF
-    steps: int = Field(5, ge=1)
+    steps: int | None = Field(None, ge=1)
     coding: CodingName = CodingName.DIRECT
     learning: LearningName = LearningName.BPTT
     feedback: FeedbackName = FeedbackName.EXACT
@@ -153,6 +156,14 @@ def _check(stream: Stream, file: RecipeFile) -> None:
         raise UsageError(
             f"{file.where('increment')}increment '{stream.increment.value}' needs --scenario split: the tasks of a "
             f"{stream.scenario.value} stream share their labels, which is domain"
+        )
+    if (stream.scenario is Tasks.SPEAKERS) and stream.data is not Source.SPOKEN_DIGITS:
+        raise UsageError(
+            f"{file.where('scenario')}scenario 'speakers' needs data spoken_digits: got {stream.data.value}"
+        )
+    if stream.data is Source.JAPANESE_VOWELS and stream.steps is not None:
+        raise UsageError(
+            f"{file.where('steps')}steps {stream.steps}: the recordings of japanese_vowels bring their own"
         )
     if stream.data.is_sequence and stream.scenario is Tasks.ROTATED:
         raise UsageError(f"{file.where('scenario')}scenario 'rotated' turns images: {stream.data.value} has none")

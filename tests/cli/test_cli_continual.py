@@ -192,7 +192,7 @@ def test_mistakes_are_one_line_and_write_nothing(cli: Cli, args: tuple[str, ...]
         ("data: digits\nscenario: permuted\nmethods: [hlop, si, gpmm]\n", ("line 3", "did you mean 'gpm'")),
         ("data: digits\nscenario: split\nsettings:\n  ewc:\n    force: 3\n", ("line 5", "'force'", "strength")),
         ("data: digits\nscenario: split\nsettings:\n  ewc:\n    strength: much\n", ("line 5", "'much'", "a number")),
-        ("data: digits\nscenario: split\nsettings:\n  hlop:\n    mode: both\n", ("line 5", "trace, grad or delta")),
+        ("data: digits\nscenario: split\nsettings:\n  hlop:\n    mode: both\n", ("line 5", "trace, grad, delta")),
         ("scenario: split\n", ("data",)),
         ("data: japanese_vowels\nscenario: rotated\n", ("line 2", "turns images")),
         ("data: japanese_vowels\nscenario: split\ncoding: rate\n", ("line 3", "sequences already")),
@@ -234,3 +234,24 @@ def test_each_method_runs_by_its_name(cli: Cli, name: str) -> None:
     assert ran.code == 0, ran.err
     assert ran.json["rows"][0]["method"] == name
     assert not Path("out/networks").exists()
+
+
+@pytest.mark.skipif(not os.environ.get("SPARSECIRC_DATA"), reason="real recordings are missing: set SPARSECIRC_DATA")
+@pytest.mark.parametrize("name", ["split-nmnist", "speakers", "split-speech", "split-vowels"])
+def test_streams_of_real_sequences_are_learned_and_export(cli: Cli, name: str) -> None:
+    few = ["--train", "120", "--test", "40", "--epochs", "2", "--hidden", "60"]
+    few += ["--tasks", "2"] if name == "speakers" else []
+    ran = cli("continual", name, "--method", "replay", *few, "-o", "out", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["inputs"] == {"split-nmnist": 578, "split-vowels": 12}.get(name, 20)
+    folder = next(Path("out/networks").iterdir())
+    ran = cli("verify", folder, "--against", "interpret,onnx,nir", "--json")
+    assert ran.code == 0, ran.err
+    assert sum(r["mismatches"] for r in ran.json["rows"]) == 0
+
+
+def test_streams_that_are_none_are_refused(cli: Cli) -> None:
+    Path("a.yaml").write_text("data: mnist\nscenario: speakers\n")
+    assert "line 2: scenario 'speakers' needs data spoken_digits" in cli("continual", "a.yaml").line
+    Path("b.yaml").write_text("data: japanese_vowels\nscenario: split\nsteps: 3\n")
+    assert "line 3: steps 3" in cli("continual", "b.yaml").line
