@@ -93,3 +93,17 @@ def test_versions_of_packages():
     assert package("numpy") == np.__version__
     with pytest.raises(Absent, match="'no-such-package' is not installed"):
         partial(package, "no-such-package")()
+
+
+def test_a_quick_run_leaves_out_large_networks_in_c(tmp_path):
+    from benchmarks._networks import gated
+    from benchmarks.studies._export_c import QUICK_LIVE, _check_size
+    from sparsecirc.cells import GRU
+
+    large, small = gated(GRU, 400, 0.9), gated(GRU, 40, 0.1)
+    x = np.zeros((2, 1, 64), np.float32)
+    with pytest.raises(Refused, match="left to the full study"):
+        _check_size(Job("large", Model(large, x, x), tmp_path, quick=True))
+    assert sum(v.pattern.nnz for v in large.weights()) > QUICK_LIVE
+    _check_size(Job("large", Model(large, x, x), tmp_path, quick=False))
+    _check_size(Job("small", Model(small, x, x), tmp_path, quick=True))

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 
 from benchmarks.studies._boards import BOARDS, HOSTS, Host, count_instructions, missing_tools, run_board
-from benchmarks.studies._export_job import Absent, Array, Consumer, Job, Ran
+from benchmarks.studies._export_job import Absent, Array, Consumer, Job, Ran, Refused
 from sparsecirc.errors import SparsecircError
 from sparsecirc.export import Export
 from sparsecirc.export.c import Activations, Arithmetic, COptions, Index, Neurons, Weights, as_exported, export_c, run_c
@@ -26,6 +26,8 @@ FIXED = COptions(Weights.INT8, arithmetic=Arithmetic.INT8, activations=Activatio
 """Integers, fast activations, membranes in fixed point; compared with the network that they stand for."""
 QUICK_BYTES = 150_000
 """Larger networks have no instructions counted on hosts in a quick run; each takes a line in the emulator's log."""
+QUICK_LIVE = 300_000
+"""Connections beyond which a quick run leaves a network out."""
 FLAGS = ("-std=c99", "-O2", "-ffp-contract=off")
 
 
@@ -38,7 +40,15 @@ def _forms(job: Job, options: tuple[COptions, ...]) -> Iterator[tuple[str, Job, 
         yield made.form.removeprefix("c99 ").replace("index none", "dense"), exact, made
 
 
+def _check_size(job: Job) -> None:
+    """Raises `Refused` for a network that a quick run leaves out: compilers take long over megabytes of constants."""
+    live = sum(view.pattern.nnz for view in job.graph.weights())
+    if job.quick and live > QUICK_LIVE:
+        raise Refused(f"{live:,} connections are left to the full study")
+
+
 def _on_host(host: Host, options: tuple[COptions, ...], job: Job) -> Iterator[Ran]:
+    _check_size(job)
     for form, exact, made in _forms(job, options):
         got = run_c(made, job.model.x, flags=FLAGS, compile_with=host.compile_with, run_with=host.run_with)
         diff, spikes = exact.compare(got)
@@ -76,6 +86,7 @@ def _library_call(made: Export, x: Array, host: Host) -> Callable[[], object]:
 
 
 def _on_board(core: str, options: tuple[COptions, ...], job: Job) -> Iterator[Ran]:
+    _check_size(job)
     x = _first_sample(job)
     for k, (form, exact, made) in enumerate(_forms(job, options)):
         try:
