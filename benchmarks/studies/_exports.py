@@ -27,12 +27,13 @@ from pathlib import Path
 from benchmarks.studies._export_c import C_CONSUMERS
 from benchmarks.studies._export_job import Absent, Consumer, ExportRow, Job, Model, Ran
 from benchmarks.studies._export_models import MODELS
+from benchmarks.studies._export_neuro import NEURO_CONSUMERS
 from benchmarks.studies._export_onnx import ONNX_CONSUMERS
 from benchmarks.studies._page import markdown
 from benchmarks.studies._study import Page, Setting, Study, Task
 from sparsecirc.errors import SparsecircError
 
-CONSUMERS: tuple[Consumer, ...] = (*ONNX_CONSUMERS, *C_CONSUMERS)
+CONSUMERS: tuple[Consumer, ...] = (*ONNX_CONSUMERS, *C_CONSUMERS, *NEURO_CONSUMERS)
 """Every consumer, in the order of the page."""
 
 

@@ -219,8 +219,8 @@ def run_simulator(
         ``"NAME.spk"`` and ``"NAME.mem"`` by layer, (T, units), and ``"runner"``, the simulator with its version.
 
     Raises:
-        UsageError: there is no such interpreter, the export has no runner, the input is a batch, or the runner failed,
-            with the last line that it said.
+        UsageError: there is no such interpreter, the export has no runner, the input is a batch, the runner took too
+            long, or it failed, with the last line that it said.
     """
     runner = next((p for p in export.paths if p.suffix == ".py"), None)
     array = np.asarray(x)
@@ -234,7 +234,10 @@ def run_simulator(
         source, target = Path(folder) / "x.npy", Path(folder) / "y.npz"
         np.save(source, array.reshape(len(array), -1).astype(np.float64))
         command = [str(Path(python).absolute()), str(runner.resolve()), str(source), str(target), *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, cwd=folder)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, cwd=folder)
+        except subprocess.TimeoutExpired:
+            raise UsageError(f"{runner.name} gave nothing within {timeout:g} s: pass a longer timeout") from None
         if done.returncode or not target.is_file():
             last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no words")
             raise UsageError(

@@ -214,6 +214,18 @@ def test_the_dialect_has_no_adaptation(tmp_path: Path) -> None:
         export_nir(zero, tmp_path / "a.nir", allow_approximate=True)
 
 
+def test_an_approximation_keeps_a_readout_that_never_fires(tmp_path: Path) -> None:
+    base = recurrent_graph(LIF, 4, 6, 0.5, options=Options(Reset.SUBTRACT), seed=1)
+    beta = np.full(6, 0.9, np.float32)
+    readout = Recurrent("out", ("rnn",), {"beta": beta}, cell=LI, units=6)
+    graph = replace(base, nodes=(*base.nodes, readout), outputs={"y": "out"})
+    made = export_nir(graph, tmp_path / "a.nir", profile=Profile.DIALECT, allow_approximate=True)
+    assert made.form == "dialect, approximate"
+    assert "it resets by subtraction" in made.notes[0]
+    assert "spike decisions differ from interpret" in made.notes[1]
+    assert any(n.cell is LI for n in from_nir(made.paths[0]).recurrent)
+
+
 def test_an_adaptation_with_gains_of_another_hand() -> None:
     """Leaks of r = 1, the rise as a Linear, a reset that is no reset here: an inhibition of each unit by itself."""
     leak = nir.LI(tau=np.array([1e-3, 2e-3, 5e-4, 1e-3]), r=full(3.0), v_leak=full(0))

@@ -135,7 +135,7 @@ def build(nir: ModuleType, step_graph: Cut, profile: Profile) -> NirGraph:
         UnsupportedError: NIR has no primitive for a node.
     """
     single = profile is Profile.DIALECT
-    vectors = frozenset(n.name for n in step_graph.graph.recurrent if single and not n.feature_shape)
+    vectors = frozenset(n.name for n in step_graph.graph.recurrent if single and n.cell.spiking and not n.feature_shape)
     graph = expand(step_graph.graph, vectors)
     ports = ports_read(graph)
     builder = Builder(nir, len(str(8 * len(graph.nodes))), single)
@@ -146,7 +146,7 @@ def build(nir: ModuleType, step_graph: Cut, profile: Profile) -> NirGraph:
             continue
         sources = builder.values[node.inputs[0]]
         if node.cell in (LI, ALIF):
-            if single:
+            if single and node.cell is ALIF:
                 raise UnsupportedError(
                     f"layer '{node.name}': {dialect_obstacle(node, ports[node.name])}, so that not even an "
                     "approximation with a reset to zero is written; export to ONNX or C"
