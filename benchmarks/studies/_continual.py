@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from benchmarks.studies._study import Setting, Study, Task
 from sparsecirc import continual as cl
 from sparsecirc._files import write_atomic
 from sparsecirc.data import mnist
+from sparsecirc.nn import SparseLinear
+from sparsecirc.patterns import Modular, modular, shuffled
+from sparsecirc.rules import SET
 
 NAME = "continual"
 
@@ -73,6 +76,8 @@ class Stream:
         steps: T.
         split: classes in pairs with one shared parity read-out, instead of permutations.
         density: live connections of the hidden layers, in the same random pattern for each method.
+        rate: of SGD, for each method.
+        groups: modules of the live connections; 0 for a random pattern.
     """
 
     name: str
@@ -83,6 +88,8 @@ class Stream:
     steps: int
     split: bool = False
     density: float = 1.0
+    rate: float = 0.1
+    groups: int = 0
 
     def scenario(self, seed: int) -> cl.Scenario:
         """The tasks."""
@@ -96,22 +103,64 @@ class Stream:
     def network(self, seed: int, outputs: int) -> cl.SpikingNet:
         """A new network; its weights and its pattern depend on the seed alone."""
         torch.manual_seed(seed)
-        return cl.mlp(784, [self.hidden] * 2, outputs, steps=self.steps, density=self.density)
+        if not self.groups:
+            return cl.mlp(784, [self.hidden] * 2, outputs, steps=self.steps, density=self.density)
+        modules = modules_of(self.density, self.groups)
+        return cl.mlp(784, [self.hidden] * 2, outputs, steps=self.steps, density=self.density, pattern=modules)
 
 
-FIVE = Stream("permuted-mnist-5x20k", 5, 20000, 5000, 400, 5)
+def modules_of(density: float, groups: int) -> Modular:
+    """Four fifths of the connections inside groups of random units."""
+    inside, grouping = 0.8 * density * groups, shuffled(0)
+    return modular(groups, inside, 0.25 * inside / (groups - 1), targets=grouping, sources=grouping)
+
+
+class Rewired(cl.HLOP):
+    """`HLOP` whose sparse layers are rewired in the first task, when nothing has to be kept yet.
+
+    Args:
+        modules: tiers of the connections; each keeps its number.
+        more: as `HLOP`.
+    """
+
+    def __init__(self, modules: Modular, **more: Any) -> None:
+        super().__init__(cl.PERMUTED_MNIST, **more)
+        self.modules = modules
+        self.rewiring: SET | None = None
+
+    def before_task(self, task: int, steps: int = 0) -> None:
+        """Rewire in the first task only."""
+        super().before_task(task, steps)
+        if self.rewiring is not None:
+            self.rewiring.remove()
+        layers = [name for name, m in self.model.named_modules() if isinstance(m, SparseLinear)]
+        plain = torch.optim.SGD(self.model.parameters(), 1.0)  # it has no state that would have to be moved along
+        self.rewiring = None
+        if task == 0:
+            tiers = {f"{name}.weight": self.modules for name in layers}
+            self.rewiring = SET(self.model, plain, every=100, fraction=0.1, modules=tiers)
+
+    def after_step(self) -> None:
+        """Exchange connections after the subspaces have learned."""
+        super().after_step()
+        if self.rewiring is not None:
+            self.rewiring.step()
+
+
+FIVE = Stream("permuted-mnist-5x20k", 5, 20000, 5000, 400, 5, rate=0.2)
 SPLIT = Stream("split-mnist", 5, 10000, 10000, 400, 5, split=True)
-SPARSE = Stream("permuted-mnist-5x20k-sparse90", 5, 20000, 5000, 400, 5, density=0.1)
-TEN = Stream("permuted-mnist-10x20k", 10, 20000, 5000, 800, 6)
+SPARSE = Stream("permuted-mnist-5x20k-sparse90", 5, 20000, 5000, 1200, 5, density=0.1, rate=0.3)
+MODULAR = replace(SPARSE, name="permuted-mnist-5x20k-g2g90", groups=8)
+TEN = Stream("permuted-mnist-10x20k", 10, 20000, 5000, 800, 6, rate=0.2)
 PAPER = Stream("permuted-mnist-10x60k", 10, 60000, 10000, 800, 6)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A method with its optimizer."""
+    """A method, and its optimizer where that is not SGD at the rate of the stream."""
 
     make: Callable[[], cl.Method]
-    optimizer: Callable[[], cl.MakeOptimizer] = cl.sgd
+    optimizer: Callable[[], cl.MakeOptimizer] | None = None
 
 
 def hlop(rule: cl.Oja = cl.ORTHONORMAL, mode: cl.Mode = cl.Mode.TRACE) -> cl.HLOP:
@@ -124,7 +173,7 @@ METHODS: dict[str, Entry] = {
     "finetune": Entry(cl.Finetune),
     "hlop_published": Entry(partial(hlop, cl.PUBLISHED)),
     "gpm": Entry(cl.GPM),
-    "ewc": Entry(cl.EWC),
+    "ewc": Entry(cl.EWC, cl.sgd),
     "replay": Entry(cl.Replay),
     "joint": Entry(cl.Joint),
     "hlop+replay": Entry(lambda: cl.Combined(hlop(), cl.Replay())),
@@ -134,15 +183,16 @@ METHODS: dict[str, Entry] = {
     "owm": Entry(cl.OWM),
     "adam_nscl": Entry(cl.AdamNSCL, cl.adam),
     "derpp": Entry(cl.DERpp),
-    "si": Entry(cl.SI),
+    "si": Entry(cl.SI, cl.sgd),
     "hlop_automatic": Entry(lambda: cl.HLOP(mode=cl.Mode.TRACE)),
     "ledger": Entry(cl.MaskLedger),
 }
 SPARSE_METHODS: dict[str, Entry] = {
-    "finetune": Entry(cl.Finetune),
-    "hlop": Entry(partial(hlop, mode=cl.Mode.DELTA)),
     "hlop_energy_99": Entry(lambda: cl.HLOP(cl.PERMUTED_MNIST, energy=0.99)),
+    "finetune": Entry(cl.Finetune),
     "hlop_energy_95": Entry(lambda: cl.HLOP(cl.PERMUTED_MNIST, energy=0.95)),
+    "hlop": Entry(partial(hlop, mode=cl.Mode.DELTA)),
+    "hlop_energy_99_rewired": Entry(lambda: Rewired(modules_of(0.1, 8), energy=0.99)),
 }
 CORE = ("hlop", "finetune", "hlop_published", "gpm", "ewc", "replay", "joint")
 RELATIVES = ("hlop+replay", "sgp", "owm", "derpp", "si", "adam_nscl", "hlop_automatic", "ledger")
@@ -151,7 +201,8 @@ FULL = (
     (FIVE, CORE, None),
     (SPLIT, CORE, None),
     (FIVE, ("hlop_adam", "finetune_adam"), None),
-    (SPARSE, tuple(SPARSE_METHODS), None),
+    (SPARSE, tuple(SPARSE_METHODS)[:4], None),
+    (MODULAR, ("hlop_energy_99", "hlop_energy_99_rewired", "finetune"), None),
     (TEN, CORE[:4], 1),
     (PAPER, CORE[:2], 1),
     (FIVE, RELATIVES, None),
@@ -190,7 +241,8 @@ def one(setting: Setting, stream: Stream, method: str, seed: int) -> list[Contin
     try:
         scenario = stream.scenario(seed)
         entry = (SPARSE_METHODS if stream.density < 1 else METHODS)[method]
-        how = cl.Setting(entry.optimizer(), seed=seed)
+        optimizer = cl.sgd(stream.rate) if entry.optimizer is None else entry.optimizer()
+        how = cl.Setting(optimizer, seed=seed)
         found = cl.run(stream.network(seed, scenario.outputs), scenario, entry.make(), how)
     finally:
         torch.set_num_threads(threads)

@@ -27,13 +27,20 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(10, 784, generator=g)[y] + torch.randn(400, 784, generator=g)
     small = {"train": 400, "test": 100, "hidden": 24}
     monkeypatch.setattr(study, "data", lambda: (x, y, x[:100], y[:100]))
-    five, halves, sparse = (replace(s, tasks=2, **small) for s in (study.FIVE, study.SPLIT, study.SPARSE))
+    streams = (study.FIVE, study.SPLIT, study.SPARSE, study.MODULAR)
+    five, halves, sparse, modules = (replace(s, tasks=2, **small) for s in streams)
+    modules = replace(modules, density=0.3, groups=2)
     halves = replace(halves, tasks=5)
     monkeypatch.setattr(study, "QUICK", ((five, ("hlop", "finetune"), None), (halves, ("gpm", "ledger"), None)))
     monkeypatch.setattr(
         study,
         "FULL",
-        ((five, tuple(study.METHODS), None), (sparse, tuple(study.SPARSE_METHODS), 1), (five, ("hlop",), 1)),
+        (
+            (five, tuple(study.METHODS), None),
+            (sparse, tuple(study.SPARSE_METHODS)[:4], 1),
+            (modules, tuple(study.SPARSE_METHODS)[4:], 1),
+            (five, ("hlop",), 1),
+        ),
     )
 
 
