@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from sparsecirc._pattern import Pattern
 from sparsecirc.cells import LI
-from sparsecirc.errors import FileFormatError, UnsupportedError, missing_extra
+from sparsecirc.errors import SparsecircError, UnsupportedError
 from sparsecirc.export.nir._euler import NIR_DT, FlatGraph, conv_padding, flatten, kind, pairs, schedule
 from sparsecirc.export.nir._metadata import read_pattern, unpack
+from sparsecirc.frontends._nir_file import check_size, check_values, read_nir
 from sparsecirc.frontends._nir_neurons import Group, find_groups, membrane, parameters
 from sparsecirc.ir import Add, Affine, Conv, Flatten, Graph, Input, Linear, Node, Pool, Recurrent, Spec
 
@@ -34,12 +35,14 @@ def from_nir(path_or_graph: str | os.PathLike[str] | Any, *, dt: float | None = 
         dt: seconds per step for which the time constants are meant; by default 1e-4, which NIR's readers assume.
 
     Raises:
-        FileFormatError: the file is missing, truncated or not a NIR file.
+        FileFormatError: the file is missing, truncated or not a NIR file; it points at other files, or claims more than
+            it holds; or a value is no finite number.
         UnsupportedError: a node, or a cycle, that no cell here gives exactly; named.
         MissingExtraError: the package ``nir`` is not installed.
     """
     is_path = isinstance(path_or_graph, str | os.PathLike)
     graph = read_nir(path_or_graph) if is_path else path_or_graph
+    check_values(graph)
     flat = flatten(graph)
     order, delayed = schedule(flat)
     step = NIR_DT if dt is None else dt
@@ -55,26 +58,6 @@ def from_nir(path_or_graph: str | os.PathLike[str] | Any, *, dt: float | None = 
         name: value for _, (name, value) in sorted(reader.outputs.items())
     }  # the order in which they were written
     return Graph(tuple(reader.nodes), outputs, dt=seconds, meta={k: v for k, v in meta.items() if v})
-
-
-def read_nir(path: str | os.PathLike[str]) -> Any:
-    """The ``nir.NIRGraph`` of a file.
-
-    Raises:
-        FileFormatError: missing, truncated, or not a NIR file.
-        MissingExtraError: the package ``nir`` is not installed.
-    """
-    try:
-        import nir
-    except ImportError as error:
-        raise missing_extra("nir", "nir", "reading NIR files") from error
-    if not Path(path).is_file():
-        raise FileFormatError(f"{path} is not a file: expected a NIR file")
-    try:
-        graph = nir.read(os.fspath(path), type_check=False)  # raises TypeError for anything but a NIRGraph
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
-        raise FileFormatError(f"{path} cannot be read as NIR ({error}): it is truncated or of another kind") from error
-    return graph
 
 
 @dataclass
@@ -136,6 +119,7 @@ class _Reader:
 
     def _add(self, node: Node) -> str:
         for port, spec in node.infer([self.specs[i] for i in node.inputs]).items():
+            check_size(node.name, tuple(spec.shape))
             self.specs[f"{node.name}.{port}" if port else node.name] = spec
         if node.name not in self.specs:
             self.specs[node.name] = self.specs[f"{node.name}.{node.ports()[0]}"]
@@ -239,7 +223,14 @@ class _Reader:
         shape = self.specs[value].shape
         if kind(self.flat.nodes[group.mem]) == "CubaLI" and group.integrates:
             value = self._synapse(group.mem, value, shape)
-        cell, vectors, options, gains = parameters(self.flat, group, shape, self.dt)
+        try:
+            cell, vectors, options, gains = parameters(self.flat, group, shape, self.dt)
+        except ValueError as error:
+            if isinstance(error, SparsecircError):
+                raise
+            raise UnsupportedError(
+                f"NIR node '{group.mem}' is given values of shape {shape}, which its own parameters do not fit"
+            ) from error
         params: dict[str, Array] = {k: v.reshape(-1) for k, v in vectors.items()}
         patterns: dict[str, Pattern] = {}
         units = int(np.prod(shape))

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -62,11 +63,21 @@ class FlatGraph:
 
     def sources(self, name: str) -> list[str]:
         """Nodes that feed ``name``, in name order."""
-        return sorted(a for a, b in self.edges if b == name)
+        return self._sides[0].get(name, [])
 
     def targets(self, name: str) -> list[str]:
         """Nodes that ``name`` feeds, in name order."""
-        return sorted(b for a, b in self.edges if a == name)
+        return self._sides[1].get(name, [])
+
+    @cached_property
+    def _sides(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """Sources by node, and targets by node."""
+        sources: dict[str, list[str]] = {}
+        targets: dict[str, list[str]] = {}
+        for a, b in sorted(self.edges):
+            sources.setdefault(b, []).append(a)
+            targets.setdefault(a, []).append(b)
+        return sources, targets
 
 
 def kind(node: Any) -> str:

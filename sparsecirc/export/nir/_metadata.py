@@ -38,7 +38,7 @@ def unpack(node: Any) -> dict[str, Any]:
         return {}
     try:
         info = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return info if isinstance(info, dict) else {}
 
