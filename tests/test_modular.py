@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 
+import connectivity_picture
 import networkx as nx
 import numpy as np
 import pytest
@@ -237,3 +239,9 @@ def test_layers_take_modular_patterns_and_scale_their_start():
     assert float(lif.recurrent.values.detach().abs().max()) <= 8**-0.5
     with pytest.raises(UsageError, match="density is None"):
         SparseLinear(8, 8, density=None)
+
+
+def test_the_drawing_of_the_docs_is_what_is_drawn():
+    pixels = re.compile(r"base64,[^\"]*")  # compressed in another way elsewhere
+    drawn = pixels.sub("", connectivity_picture.sheet(connectivity_picture.wirings()))
+    assert pixels.sub("", connectivity_picture.PICTURE.read_text("utf-8")) == drawn
