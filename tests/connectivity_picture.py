@@ -49,7 +49,8 @@ def sheet(found: dict[str, Pattern]) -> str:
     wide, high = 3 * WIDE, -(-len(found) // 3) * HIGH + 20
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" height="{high}" '
-        'role="img" aria-label="six connectivity matrices"><style>text{font:15px system-ui,sans-serif;fill:#1c2430}</style>'
+        'role="img" aria-label="six connectivity matrices">'
+        "<style>text{font:15px system-ui,sans-serif;fill:#1c2430}</style>"
         f'<rect width="100%" height="100%" fill="#fff"/>{"".join(cells)}</svg>\n'
     )
 
