@@ -19,6 +19,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 import sparsecirc as sc
+from sparsecirc.hardware import LOIHI2, fits
 from sparsecirc.nn import SparseGRU, SparseLinear, SparseRLIF
 from sparsecirc.rules import G2G, DeepR, OnlineHebb, Rewire, RigL, Signals, Stdp, Traces, drop, grow
 from sparsecirc.rules._rewiring._sides import normalised
@@ -139,6 +140,37 @@ def test_a_rewired_network_compiles_and_exports(wiring, tmp_path):
     sc.export_c(graph, tmp_path / "c")
     pytest.importorskip("onnx", reason="onnx is not installed")
     sc.export_onnx(graph, tmp_path / "net.onnx")
+
+
+def test_a_rewired_spiking_network_goes_where_any_other_does(tmp_path):
+    pytest.importorskip("nir", reason="nir is not installed")
+    torch.manual_seed(0)
+    neurons = SparseRLIF(0.9, 32, density=0.3, reset_mechanism="zero", reset_delay=False)
+    net = torch.nn.Sequential(SparseLinear(12, 32, density=0.4), neurons)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    rule = G2G(net, optimizer, every=1, fraction=0.2)
+    before = {name: site.pattern for name, site in rule.sites.items()}
+    for _ in range(3):
+        optimizer.zero_grad()
+        spikes, _membranes = net((torch.rand(15, 4, 12) < 0.4).float())
+        (spikes.mean() - 0.3).square().backward()
+        optimizer.step()
+        rule.step()
+    rule.remove()
+    assert all((rule.sites[name].pattern.mask() != was.mask()).any() for name, was in before.items())
+    dense = net[1].to_dense()
+    dense.init_hidden = dense.output = True
+    graph = sc.to_graph(torch.nn.Sequential(net[0].to_dense(), dense), example=torch.rand(5, 1, 12), dt=1e-3)
+    x = (np.random.default_rng(0).random((40, 1, 12)) < 0.4).astype(np.float32)
+    want = sc.interpret(graph, x)
+    assert want.y.sum() > 20
+    made = sc.export_nir(graph, tmp_path / "net.nir")
+    again = sc.interpret(sc.from_nir(made.paths[0]), x)
+    assert np.array_equal(again.y, want.y)
+    assert sc.verify(sc.compile(graph), x).ok
+    assert fits(graph, LOIHI2).ok
+    (wiring,) = (site.pattern.mask() for site in rule.sites.values() if site.pattern.shape == (32, 32))
+    assert not (graph.recurrent[0].weight("hh")[~wiring]).any()
 
 
 # Spikes --------------------------------------------------------------------------------------------------------------
