@@ -37,8 +37,8 @@ def read_nir(path: str | os.PathLike[str]) -> Any:
     """The ``nir.NIRGraph`` of a file.
 
     Raises:
-        FileFormatError: missing, truncated, not a NIR file, or one that points outside itself, claims more than it
-            holds, or carries values that are no finite numbers.
+        FileFormatError: missing, truncated, not a NIR file, or one that points outside itself or claims more than it
+            holds.
         MissingExtraError: the package ``nir`` is not installed.
     """
     try:
