@@ -150,8 +150,9 @@ class Rewired(cl.HLOP):
 FIVE = Stream("permuted-mnist-5x20k", 5, 20000, 5000, 400, 5, rate=0.2)
 SPLIT = Stream("split-mnist", 5, 10000, 10000, 400, 5, split=True)
 SPARSE = Stream("permuted-mnist-5x20k-sparse90", 5, 20000, 5000, 1200, 5, density=0.1, rate=0.3)
+WIDE = replace(SPARSE, name="permuted-mnist-5x20k-dense1200", density=1.0)
 MODULAR = replace(SPARSE, name="permuted-mnist-5x20k-g2g90", groups=8)
-TEN = Stream("permuted-mnist-10x20k", 10, 20000, 5000, 800, 6, rate=0.2)
+TEN = Stream("permuted-mnist-10x20k", 10, 20000, 5000, 800, 6, rate=0.15)
 PAPER = Stream("permuted-mnist-10x60k", 10, 60000, 10000, 800, 6)
 
 
@@ -177,6 +178,7 @@ METHODS: dict[str, Entry] = {
     "replay": Entry(cl.Replay),
     "joint": Entry(cl.Joint),
     "hlop+replay": Entry(lambda: cl.Combined(hlop(), cl.Replay())),
+    "hlop_delta": Entry(partial(hlop, mode=cl.Mode.DELTA)),
     "hlop_adam": Entry(partial(hlop, mode=cl.Mode.DELTA), cl.adam),
     "finetune_adam": Entry(cl.Finetune, cl.adam),
     "sgp": Entry(cl.SGP),
@@ -202,6 +204,7 @@ FULL = (
     (SPLIT, CORE, None),
     (FIVE, ("hlop_adam", "finetune_adam"), None),
     (SPARSE, tuple(SPARSE_METHODS)[:4], None),
+    (WIDE, ("hlop_delta",), None),
     (MODULAR, ("hlop_energy_99", "hlop_energy_99_rewired", "finetune"), None),
     (TEN, CORE[:4], 1),
     (PAPER, CORE[:2], 1),
@@ -273,6 +276,7 @@ CONTINUAL = Study(
     "ICLR 2024 (numbers of the paper are recalled, not checked)",
     tasks,
     page,
+    version=2,
     row=ContinualRow,
     table=table,
 )

@@ -70,7 +70,7 @@ def test_every_method_of_the_full_study_gives_a_row_and_a_place_on_the_page(tmp_
     ET.fromstring((tmp_path / "continual-permuted-mnist-5x20k.svg").read_text("utf-8"))
     rows = json.loads((tmp_path / "continual.json").read_text("utf-8"))["rows"]
     assert len(rows) == 2 * len(study.METHODS) + len(study.SPARSE_METHODS)
-    kept = work / "continual-full-1" / "results" / "permuted-mnist-5x20k-hlop-1.json"
+    kept = work / f"continual-full-{study.CONTINUAL.version}" / "results" / "permuted-mnist-5x20k-hlop-1.json"
     found = Result.from_json(json.loads(kept.read_text("utf-8")))
     assert found.row() == next(r for r in rows if (r["method"], r["seed"]) == ("hlop", 1))
 
