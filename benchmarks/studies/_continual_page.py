@@ -59,7 +59,7 @@ def page(rows: Sequence[Any], setting: Setting) -> Page:
         "LIF neurons (tau 2, threshold 1, soft reset, sigmoid surrogate of slope 4), backpropagation through time, "
         "direct coding, batches of 64, one pass over each task, SGD with rate 0.2 (0.15 for 10x20k; 0.1 for "
         "Split-MNIST, 10x60k, EWC and SI; 0.3 for sparse networks; `adam`: Adam with 0.001). Rates were chosen for "
-        "HLOP, and for fine-tuning sparse networks, on other seeds (10, 11, 12) but for that of 10x20k; except for "
+        "HLOP, and for fine-tuning sparse networks, on other seeds (10, 11, 12; sparse ones on 10) but for that of 10x20k; except for "
         "EWC and SI they are the same for all methods of a table. Rows of EWC, of `finetune_adam`, of `finetune` over "
         "10x60k and of Split-MNIST but for its `hlop` were measured at commit 0d46e80, the others later. One read-out "
         "for all tasks, and no method is told the task; but `ledger` (after PackNet) is, and `joint` sees all data so "
