@@ -111,7 +111,7 @@ def test_the_recipes_of_the_wheel_are_found_and_valid(wheel: Path, tmp_path: Pat
         "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in type(f).__module__.lower()\n"
         "                    and 'ScikitBuild' not in type(f).__name__]\n"
         "from sparsecirc.cli import main, _recipe_file\n"
-        "names = sorted(p.stem for p in _recipe_file.SHIPPED.glob('*.yaml'))\n"
+        "names = sorted(p.stem for p in _recipe_file.SHIPPED.rglob('*.yaml'))\n"
         "code = main(['recipes', 'validate', *names])\n"
         "print(_recipe_file.SHIPPED, len(names), code, file=sys.stderr)\n"
     )
