@@ -80,7 +80,7 @@ typedef struct sample_space {
 } sample_space;
 
 static size_t lay_out_sample(const sc_layer *l, int64_t member, int64_t members, float *base, sample_space *s) {
-  sc_arena a = {base, 0};
+  sc_arena a = {.floats = base};
   const int64_t rows = l->units * sc_gates_of[l->cell];
   s->h = sc_take(&a, sc_padded(l->width, SC_PAD));
   s->out = sc_take(&a, sc_padded(l->units, SC_PAD));
@@ -98,7 +98,7 @@ static size_t lay_out_sample(const sc_layer *l, int64_t member, int64_t members,
       s->scratch = (int32_t *)(void *)scratch;
     }
   }
-  return a.used;
+  return a.used.floats;
 }
 
 /* rec = recurrent product of h with its bias, as far as it is this member's; zero without recurrence. */
@@ -215,7 +215,7 @@ typedef struct batch_space {
 } batch_space;
 
 static size_t lay_out_batch(const sc_layer *l, int64_t wide, int keep, float *base, batch_space *s) {
-  sc_arena a = {base, 0};
+  sc_arena a = {.floats = base};
   const int64_t block = l->units < SC_BLOCK ? l->units : SC_BLOCK, gates = sc_gates_of[l->cell];
   s->h = sc_take(&a, l->width * wide);
   s->next = sc_take(&a, l->width * wide);
@@ -225,7 +225,7 @@ static size_t lay_out_batch(const sc_layer *l, int64_t wide, int keep, float *ba
   s->drive = sc_take(&a, gates * block * wide);
   s->x = sc_take(&a, l->ih ? l->in * wide : 0);
   s->was = sc_take(&a, keep ? l->units * wide : 0);
-  return a.used;
+  return a.used.floats;
 }
 
 /* Samples that have ended at step t keep their old state; their outputs of this step are zero. */

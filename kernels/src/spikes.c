@@ -20,7 +20,7 @@ static int64_t groups_of(int64_t batch) { return (batch < SC_SPIKES ? batch + 15
 static uint16_t *take_masks(sc_arena *a, int64_t n) { return (uint16_t *)(void *)sc_take(a, n * SC_SPIKES / 32); }
 
 static size_t lay_out(const sc_layer *l, int64_t batch, float *base, spike_space *s) {
-  sc_arena a = {base, 0};
+  sc_arena a = {.floats = base};
   const int64_t groups = groups_of(batch), lanes = l->units * 16, n = groups * lanes;
   s->spk = sc_take(&a, n);
   s->mem = sc_take(&a, n);
@@ -35,7 +35,7 @@ static size_t lay_out(const sc_layer *l, int64_t batch, float *base, spike_space
   s->strength = sc_take(&a, l->strength ? lanes : 0);
   s->in = take_masks(&a, l->in);
   s->on = take_masks(&a, l->units);
-  return a.used;
+  return a.used.floats;
 }
 
 size_t sc_spikes_workspace(const sc_layer *l, const sc_io *io) {

@@ -1,33 +1,12 @@
-/* What the drivers of training share: workspace, and the transpose of a sparse matrix. */
+/* What the drivers of training share: the transpose of a sparse matrix, and tiles of one. */
 #ifndef SC_TRAINING_COMMON_H
 #define SC_TRAINING_COMMON_H
 
 #include <string.h>
 
-#include "../include/sparsecirc_training.h"
+#include "workspace.h"
 
 #define SC_LONG_FLOATS (512 * 1024) /* from here on a sequence is written past the caches */
-
-static inline int64_t sc_padded(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
-/* Hands out pieces of a workspace; without one it only counts. */
-typedef struct sc_arena {
-  float *floats;
-  int32_t *ints;
-  sc_space used;
-} sc_arena;
-
-static inline float *sc_take(sc_arena *a, int64_t n) {
-  float *p = a->floats ? a->floats + a->used.floats : NULL;
-  a->used.floats += (size_t)sc_padded(n, 16);
-  return p;
-}
-
-static inline int32_t *sc_take_ints(sc_arena *a, int64_t n) {
-  int32_t *p = a->ints ? a->ints + a->used.ints : NULL;
-  a->used.ints += (size_t)sc_padded(n, 16);
-  return p;
-}
 
 static inline void sc_clear(float *p, int64_t n) {
   if (p) memset(p, 0, (size_t)n * sizeof *p);
