@@ -102,7 +102,7 @@ def test_counting_refuses_what_would_leave_the_arrays() -> None:
     bad += [{"cols": 60}, {"cols": -1}, {"ptr": pattern.indptr[:-1]}, {"ptr": pattern.indptr[::-1].copy()}]
     bad += [{"ptr": np.zeros(0, np.int32)}, {"index": pattern.indices - 1}, {"order": order[1:]}, {"order": order + 1}]
     for change in bad:
-        with pytest.raises(ValueError, match=r"count_windows|row pointers|a column is|an order leaves the rows"):
+        with pytest.raises(ValueError, match=r"count_windows|an order leaves the rows"):
             kernels.count_windows(**{**good, **change})
 
 

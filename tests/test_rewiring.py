@@ -101,7 +101,7 @@ def test_the_native_exchange_refuses_what_would_leave_its_arrays():
         {"new_index": np.zeros(2, np.int32)},
         {"source": np.zeros(4, np.int32)},
     ):
-        with pytest.raises(ValueError, match=r"exchange|row pointers|a column is outside"):
+        with pytest.raises(ValueError, match="exchange: "):
             kernels.exchange(**{**good, **change})
 
 

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "../include/sparsecirc.h"
@@ -40,13 +41,17 @@ int64_t order_rows(const Counts &count, int64_t height, int64_t turns, Rows orde
   return sc_order_rows(rows, height, parts, from, turns, to, space.data());
 }
 
-// Row pointers that cover the columns, and columns within the matrix.
-void check_rows(const Ints &ptr, const Ints &index, int64_t cols) {
+// Row pointers that cover the columns, and columns within the matrix; `who` begins the message.
+void check_rows(const char *who, const Ints &ptr, const Ints &index, int64_t cols) {
+  const auto check = [who](bool ok, const char *what) {
+    if (!ok) throw std::invalid_argument(std::string(who) + ": " + what);
+  };
   const auto rows = static_cast<int64_t>(ptr.shape(0)) - 1, n = static_cast<int64_t>(index.shape(0));
+  check(rows >= 0 && cols >= 0, "sizes are out of range");
   const int32_t *p = ptr.data(), *ix = index.data();
-  need(rows >= 0 && cols >= 0 && p[0] == 0 && p[rows] == n, "row pointers do not cover the columns");
-  for (int64_t r = 0; r < rows; r++) need(p[r] <= p[r + 1], "row pointers decrease");
-  for (int64_t k = 0; k < n; k++) need(ix[k] >= 0 && ix[k] < cols, "a column is outside");
+  check(p[0] == 0 && p[rows] == n, "row pointers do not cover the columns");
+  for (int64_t r = 0; r < rows; r++) check(p[r] <= p[r + 1], "row pointers decrease");
+  for (int64_t k = 0; k < n; k++) check(ix[k] >= 0 && ix[k] < cols, "a column is outside");
 }
 
 int64_t count_windows(int64_t cols, const Ints &ptr, const Ints &index, const std::optional<Ints> &order,
@@ -54,7 +59,7 @@ int64_t count_windows(int64_t cols, const Ints &ptr, const Ints &index, const st
   const auto rows = static_cast<int64_t>(ptr.shape(0)) - 1;
   need(height >= 1 && height <= 16 && width >= 1 && step >= 1 && step <= width && depth >= 1,
        "count_windows: sizes are out of range");
-  check_rows(ptr, index, cols);
+  check_rows("count_windows", ptr, index, cols);
   const int32_t *p = ptr.data(), *ix = index.data();
   need(!order || static_cast<int64_t>(order->shape(0)) == rows, "count_windows: one place per row");
   const int32_t *places = order ? order->data() : nullptr;
@@ -66,7 +71,7 @@ int64_t count_windows(int64_t cols, const Ints &ptr, const Ints &index, const st
 int64_t exchange(int64_t cols, const Ints &ptr, const Ints &index, const Flags &leaves, const Keys &grow, Rows new_ptr,
                  Rows new_index, Rows source) {
   const size_t n = index.shape(0);
-  check_rows(ptr, index, cols);
+  check_rows("exchange", ptr, index, cols);
   need(leaves.shape(0) == n && new_index.shape(0) == n && source.shape(0) == n && new_ptr.shape(0) == ptr.shape(0),
        "exchange: an array has another length");
   size_t gone = 0;
