@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,6 @@ BATCHED_BLOCKS_BELOW, BATCHED_CSR_BELOW = 0.9, 0.5
 
 TILED_CSR_ABOVE = 256
 """Columns above which the inputs of a batch no longer stay in the first cache, and rows are cut into tiles."""
-
-NONE: Mapping[str, Packed] = MappingProxyType({})
 
 POISON = False
 """Tests set it: workspace is filled with NaN, so that nothing read before it was written goes unseen."""
@@ -143,7 +140,7 @@ class RecurrentRunner:
 
     @cached_property
     def _single(self) -> kernels.Layer:
-        return self._layer(self.packed)
+        return self._layer(self.packed, {})
 
     @cached_property
     def _batched(self) -> kernels.Layer | None:
@@ -161,9 +158,7 @@ class RecurrentRunner:
                 events[f"{role}_events"] = single if single.format == COLUMNS.name else COLUMNS.pack(pattern, weight)
         return self._layer(packed, events)
 
-    def _layer(
-        self, packed: Mapping[str, Packed], events: Mapping[str, Packed] = MappingProxyType({})
-    ) -> kernels.Layer:
+    def _layer(self, packed: Mapping[str, Packed], events: Mapping[str, Packed]) -> kernels.Layer:
         node = self.node
         matrices = {role: p.matrix for role, p in packed.items()}
         return kernels.Layer(
