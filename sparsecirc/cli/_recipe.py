@@ -73,7 +73,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sparsity: float | None = Field(None, ge=0.0, lt=1.0)
-    sparsities: dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(default_factory=dict)
+    sparsities: dict[str, Annotated[float, Field(ge=0.0, lt=1.0)]] = Field(
+        default_factory=dict, description="names with a sparsity for each"
+    )
     method: Method = Method.MAGNITUDE
     pattern: str = "unstructured"
     keep_diagonal: bool = False

@@ -97,17 +97,18 @@ def build_recipe(kind: type[AnyRecipe], file: RecipeFile, options: Mapping[str, 
     try:
         return kind(**fields)
     except ValidationError as error:
-        raise _refused(error, file, options) from error
+        raise _refused(error, kind, file, options) from error
 
 
-def _refused(error: ValidationError, file: RecipeFile, options: Mapping[str, Any]) -> UsageError:
-    """The first complaint, in our words."""
+def _refused(error: ValidationError, kind: type[BaseModel], file: RecipeFile, options: Mapping[str, Any]) -> UsageError:
+    """The first complaint, in our words; the description of a field says what its mapping holds."""
     first = error.errors()[0]
     keys = [str(part) for part in first["loc"]]
     where = "" if keys[0] in options else file.where(*keys)
     name = " ".join([keys[0].replace("_", "-"), *(f"'{key}'" for key in keys[1:])])
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    message = message.replace("a valid dictionary", "names with a value for each")
+    entries = kind.model_fields[keys[0]].description or "names with a value for each"
+    message = message.replace("a valid dictionary", entries)
     lead = "" if message.startswith("expected") else "expected "
     return UsageError(f"{where}{name} {first['input']!r} is not possible: {lead}{message}")
 

@@ -79,7 +79,7 @@ def test_interrupted_it_leaves_nothing(cli: Cli, gru_file: Path, monkeypatch: py
     ("text", "words"),
     [
         ("seed: 1\nsparsities:\n  rnn.l0.hh: 1.5\n", ("r.yaml, line 3", "'rnn.l0.hh' 1.5", "less than 1")),
-        ("seed: 1\nsparsities: 3\n", ("r.yaml, line 2", "sparsities 3", "names with a value")),
+        ("seed: 1\nsparsities: 3\n", ("r.yaml, line 2", "sparsities 3", "names with a sparsity")),
         ("sparsities:\n  nothing: 0.5\n", ("'nothing' matches no weight",)),
         ("sparsities: {a: 0.5}\nsparsity: 0.5\n", ("r.yaml, line 1", "exclude each other")),
         ("seed: 1\n\nsparsty: 0.5\n", ("r.yaml, line 3", "did you mean 'sparsity'")),
