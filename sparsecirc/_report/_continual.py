@@ -48,10 +48,10 @@ def read_continual(path: Path) -> Document:
     return found
 
 
-def by_method(document: Document) -> Found:
+def by_method(results: Sequence[Mapping[str, Any]]) -> Found:
     """Results of each method, in the order in which they were asked for."""
     found: dict[str, list[Mapping[str, Any]]] = {}
-    for result in document["results"]:
+    for result in results:
         found.setdefault(result["method"], []).append(result)
     return found
 
@@ -76,7 +76,7 @@ def render_continual(documents: Sequence[Document]) -> str:
 
 def figures(document: Document) -> dict[str, str]:
     """The drawings of the page as SVG files, by name."""
-    found = by_method(document)
+    found = by_method(document["results"])
     made = {"forgetting.svg": _so_far(found), "first-task.svg": _first(found)}
     for name, results in found.items():
         made[f"accuracy-{name}.svg"] = _matrix(name, results)
@@ -88,7 +88,7 @@ def figures(document: Document) -> dict[str, str]:
 
 
 def _sections(document: Document) -> list[str]:
-    found = by_method(document)
+    found = by_method(document["results"])
     count = len(next(iter(found.values())))
     seeds = "one seed" if count == 1 else f"means over {count} seeds with 95 % intervals"
     parts = [

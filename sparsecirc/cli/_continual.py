@@ -107,12 +107,10 @@ def _again(recipe: str, given: Mapping[str, Any], path: Path) -> str:
 def summary(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Mean]]:
     """Of each method: means over seeds with 95 % intervals."""
     from sparsecirc._mean import Mean
+    from sparsecirc._report import by_method
 
     names = ("acc", "bwt", "fwt", "forgetting", "learning_accuracy", "seconds")
-    methods = dict.fromkeys(r["method"] for r in results)
-    return {
-        m: {name: Mean.of([r[name] for r in results if r["method"] == m]) for name in names} for m in methods
-    }  # fmt: skip
+    return {m: {name: Mean.of([r[name] for r in found]) for name in names} for m, found in by_method(results).items()}
 
 
 def _document(

@@ -253,7 +253,7 @@ def steps_of(source: Source, method: str, seed: int) -> list[int]:
     scenario, setting = source.scenario(seed), source.setting(seed)
     made = make_method(method, source.stream.settings)
     counts = [sum(len(scenario.tasks[j].y_train) for j in made.tasks(k)) for k in range(len(scenario.tasks))]
-    return [-(-count // setting.batch_size) * setting.epochs for count in counts]
+    return [setting.batches(count) * setting.epochs for count in counts]
 
 
 def _where(learner: cl.Learner, steps: list[int]) -> str:

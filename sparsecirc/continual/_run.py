@@ -60,6 +60,10 @@ class Setting:
     all_tasks: bool = False
     look: bool = True
 
+    def batches(self, samples: int) -> int:
+        """Mini-batches, and so optimizer steps, of one pass over so many samples."""
+        return -(-samples // self.batch_size)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -236,7 +240,7 @@ class Learner:
         counts = [len(t.y_train) for t in chosen]
         starts = np.concatenate([[0], np.cumsum(counts)])
         size, epochs = self.setting.batch_size, self.setting.epochs
-        per_epoch = -(-sum(counts) // size)
+        per_epoch = self.setting.batches(sum(counts))
         allowed = self._allowed(self.task + 1)
 
         def batches() -> Iterator[Batch]:
