@@ -174,7 +174,7 @@ def _step(
         module.zero_grad()
         leaf.grad = None
         out = forward(leaf)
-        (out * towards).sum().backward()  # type: ignore[no-untyped-call]
+        out.backward(towards)  # type: ignore[no-untyped-call]  # (out * towards).sum(), without a product to fill
         return {"y": out.detach(), "x": _grad(leaf), **_gradients(module, patterns)}
 
     return step
