@@ -89,10 +89,10 @@ test-neon: $(STAMP)
 	qemu-aarch64 -cpu cortex-a72 build/neon/sc_test dense8
 	$(BIN)/python -m pytest -m slow tests/test_neon.py
 
-# Simulators that do not fit beside each other: an environment each, from pinned requirements. `peers` lies over the
-# project's own, whose torch it uses. Lava needs Python 3.10, and nengo-loihi one up to 3.12:
-# make test-emulators EMULATORS="peers brian2 pynn xylosim nengo_loihi lava" PYTHON310=/path/to/python3.10
-EMULATORS ?= peers brian2 pynn xylosim nengo_loihi
+# Simulators and trainers that do not fit beside each other: an environment each, from pinned requirements. `peers` and
+# `avalanche` lie over the project's own, whose torch they use. Lava needs Python 3.10, and nengo-loihi one up to 3.12:
+# make test-emulators EMULATORS="peers avalanche brian2 pynn xylosim nengo_loihi lava" PYTHON310=/path/to/python3.10
+EMULATORS ?= peers avalanche brian2 pynn xylosim nengo_loihi
 PYTHON310 ?= python3.10
 EMULATOR_STAMPS := $(EMULATORS:%=.emulators/%/.installed)
 
@@ -102,16 +102,18 @@ EMULATOR_STAMPS := $(EMULATORS:%=.emulators/%/.installed)
 	@case $* in \
 	  lava) $(PYTHON310) -m venv .emulators/lava || { echo "lava needs Python 3.10: set PYTHON310" >&2; exit 2; };; \
 	  *) $(PYTHON) -m venv .emulators/$*;; esac
-	@if [ $* = peers ]; then $(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' \
-	  % sysconfig.get_paths()['purelib'])" > "$$(.emulators/peers/bin/python -c \
-	  "import sysconfig; print(sysconfig.get_paths()['purelib'])")/project.pth"; fi
-	.emulators/$*/bin/python -m pip install -q $(if $(filter peers,$*),-c constraints.txt) -r $<
+	@case $* in peers|avalanche) $(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' \
+	  % sysconfig.get_paths()['purelib'])" > "$$(.emulators/$*/bin/python -c \
+	  "import sysconfig; print(sysconfig.get_paths()['purelib'])")/project.pth";; esac
+	.emulators/$*/bin/python -m pip install -q $(if $(filter peers avalanche,$*),-c constraints.txt) -r $<
 	@touch $@
 
 test-emulators: $(STAMP) $(EMULATOR_STAMPS)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m slow tests/emulators
 	if [ -e .emulators/peers/.installed ]; then .emulators/peers/bin/python -m pytest -m slow \
 	  tests/export/test_nir_peers.py tests/emulators/test_neurobench.py; fi
+	if [ -e .emulators/avalanche/.installed ]; then .emulators/avalanche/bin/python -m pytest -m slow \
+	  tests/continual/test_avalanche.py; fi
 
 # Exported C on emulated Cortex-M boards and, in user-mode emulators, on 64-bit Arm and RISC-V.
 test-boards: $(STAMP)

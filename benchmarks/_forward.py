@@ -106,7 +106,7 @@ def kernel_of(program: Program, batch: int) -> str:
     choice = next(c for c in program.choices.values() if c.weight.endswith(".hh"))
     (layer,) = program.graph.recurrent
     formats = {"hh": choice.format}
-    batched = batched_formats(layer, formats, program.isa) if batch >= batched_from(layer) else None
+    batched = batched_formats(layer, formats, program.isa) if batch >= batched_from(layer, program.isa) else None
     if batched is not None:
         return f"units x batch over {batched['hh'].name}"
     return f"{choice.kernel}, {choice.reason}, {choice.padding:.2f} stored values a live weight"

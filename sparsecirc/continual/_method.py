@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsecirc.continual._scenario import Scenario
+from sparsecirc.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,13 @@ class Method:
         self.task = int(state["task"])
 
 
+def has_loss(method: Method) -> bool:
+    """Whether a method has a loss of its own, beside the cross entropy."""
+    if isinstance(method, Combined):
+        return any(has_loss(p) for p in method.parts)
+    return type(method).loss is not Method.loss
+
+
 class Finetune(Method):
     """Trains on one task after the other and does nothing against forgetting: the lower bound."""
 
@@ -126,13 +134,22 @@ class Joint(Method):
 
 
 class Combined(Method):
-    """Several methods at once: batches, gradients and steps go through each in turn; losses are those of the first.
+    """Several methods at once: batches, gradients and steps go through each in turn.
 
-    Each may but add samples in ``batch``, so `Combined(HLOP(), Replay())` is HLOP with replay.
+    Each may but add samples in ``batch``, so `Combined(HLOP(), Replay())` is HLOP with replay. The loss is that of the
+    one part which has its own, else the cross entropy.
+
+    Raises:
+        UsageError: several parts have a loss of their own.
     """
 
     def __init__(self, *parts: Method) -> None:
+        own = [p for p in parts if has_loss(p)]
+        if len(own) > 1:
+            names = " and ".join(p.name for p in own)
+            raise UsageError(f"{names} have a loss of their own: expected at most one such method in a combination")
         self.parts = parts
+        self._loss = own[0] if own else Method()
         self.name = "+".join(p.name for p in parts)
 
     def attach(self, model: nn.Module, scenario: Scenario) -> None:
@@ -157,6 +174,10 @@ class Combined(Method):
             batch = part.batch(batch)
         return batch
 
+    def loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Of the part that has its own, or the cross entropy."""
+        return self._loss.loss(logits, batch)
+
     def after_backward(self) -> None:
         """All parts."""
         for part in self.parts:
@@ -171,6 +192,14 @@ class Combined(Method):
         """All parts."""
         for part in self.parts:
             part.after_task(task)
+
+    @contextmanager
+    def testing(self, task: int) -> Iterator[None]:
+        """Around a test, in all parts."""
+        with ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.testing(task))
+            yield
 
     def capacity(self) -> dict[str, tuple[int, int]]:
         """Of all parts."""
