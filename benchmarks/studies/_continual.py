@@ -194,7 +194,8 @@ SPARSE_METHODS: dict[str, Entry] = {
     "finetune": Entry(cl.Finetune),
     "hlop_energy_95": Entry(lambda: cl.HLOP(cl.PERMUTED_MNIST, energy=0.95)),
     "hlop": Entry(partial(hlop, mode=cl.Mode.DELTA)),
-    "hlop_energy_99_rewired": Entry(lambda: Rewired(modules_of(0.1, 8), energy=0.99)),
+    "hlop_energy_995": Entry(lambda: cl.HLOP(cl.PERMUTED_MNIST, energy=0.995)),
+    "hlop_energy_995_rewired": Entry(lambda: Rewired(modules_of(0.1, 8), energy=0.995)),
 }
 CORE = ("hlop", "finetune", "hlop_published", "gpm", "ewc", "replay", "joint")
 RELATIVES = ("hlop+replay", "sgp", "owm", "derpp", "si", "adam_nscl", "hlop_automatic", "ledger")
@@ -205,13 +206,11 @@ FULL = (
     (FIVE, ("hlop_adam", "finetune_adam"), None),
     (SPARSE, tuple(SPARSE_METHODS)[:4], None),
     (WIDE, ("hlop_delta",), None),
-    (MODULAR, ("hlop_energy_99", "hlop_energy_99_rewired", "finetune"), None),
-    (TEN, CORE[:4], 1),
-    (PAPER, CORE[:2], 1),
-    (FIVE, RELATIVES, None),
-    (SPLIT, RELATIVES, None),
-    (PAPER, CORE[2:6], 1),
+    (MODULAR, ("hlop_energy_995", "hlop_energy_995_rewired", "finetune"), None),
     (TEN, CORE[:4], None),
+    (FIVE, RELATIVES, 1),
+    (PAPER, (*CORE, *RELATIVES), 1),
+    (SPLIT, RELATIVES, 1),
 )
 """Streams, methods, and how many of the seeds (all of them where ``None``); what matters most comes first."""
 

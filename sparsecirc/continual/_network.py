@@ -107,24 +107,38 @@ class SpikingNet(nn.Module):
         return nn.Sequential(*layers, to_dense_model(self.readouts[head]))
 
 
-def lif(tau: float = 2.0, *, slope: float = 4.0, learn: bool = False) -> Callable[[int], nn.Module]:
-    """Makes LIF neurons with decay ``1 - 1/tau``, threshold 1, soft reset, sigmoid surrogate (Xiao et al. 2024)."""
+def lif(
+    tau: float = 2.0, *, slope: float = 4.0, learn: bool = False, reset_mechanism: str = "subtract"
+) -> Callable[[int], nn.Module]:
+    """Makes LIF neurons with decay ``1 - 1/tau``, threshold 1, soft reset, sigmoid surrogate (Xiao et al. 2024).
+
+    ``reset_mechanism="zero"`` is what Loihi has.
+    """
 
     def make(units: int) -> nn.Module:
         beta = torch.full((units,), 1 - 1 / tau) if learn else 1 - 1 / tau
         threshold: float | Tensor = torch.ones(units) if learn else 1.0
-        return SparseLIF(beta, threshold, sigmoid(slope), learn_beta=learn, learn_threshold=learn)
+        return SparseLIF(
+            beta, threshold, sigmoid(slope), learn_beta=learn, learn_threshold=learn, reset_mechanism=reset_mechanism
+        )
 
     return make
 
 
 def rlif(
-    tau: float = 2.0, *, slope: float = 4.0, density: float = 1.0, pattern: PatternMaker | None = None
+    tau: float = 2.0,
+    *,
+    slope: float = 4.0,
+    density: float = 1.0,
+    pattern: PatternMaker | None = None,
+    reset_mechanism: str = "subtract",
 ) -> Callable[[int], nn.Module]:
     """Makes LIF neurons as `lif` does that also hear each other's spikes of the step before, all to all or sparsely."""
 
     def make(units: int) -> nn.Module:
-        return SparseRLIF(1 - 1 / tau, units, 1.0, sigmoid(slope), density=density, pattern=pattern)
+        return SparseRLIF(
+            1 - 1 / tau, units, 1.0, sigmoid(slope), density=density, pattern=pattern, reset_mechanism=reset_mechanism
+        )
 
     return make
 
