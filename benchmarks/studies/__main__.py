@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.studies._continual import CONTINUAL
 from benchmarks.studies._exports import EXPORTS
 from benchmarks.studies._footprint import FOOTPRINT
+from benchmarks.studies._forms import ONNX_FORMS
 from benchmarks.studies._g2g import DST_STUDY, G2G_STUDY
 from benchmarks.studies._integers import INTEGERS
 from benchmarks.studies._lattice import LATTICE
@@ -25,7 +26,7 @@ from sparsecirc.errors import SparsecircError
 
 STUDIES: dict[str, Study] = {
     study.name: study
-    for study in (CONTINUAL, DST_STUDY, EXPORTS, FOOTPRINT, G2G_STUDY, INTEGERS, LATTICE, REBER, STRUCTURES)
+    for study in (CONTINUAL, DST_STUDY, EXPORTS, FOOTPRINT, G2G_STUDY, INTEGERS, LATTICE, ONNX_FORMS, REBER, STRUCTURES)
 }
 
 

@@ -144,6 +144,16 @@ class OnnxForm(str, Enum):
     CUSTOM = "custom"
 
 
+class OnnxConsumer(str, Enum):
+    """Who will read an ONNX file; see `sparsecirc.export.onnx.Consumer`."""
+
+    ANY = "any"
+    ONNXRUNTIME = "onnxruntime"
+    LIBRARY = "onnxruntime+library"
+    OPENVINO = "openvino"
+    TRACT = "tract"
+
+
 class CNeurons(str, Enum):
     """Membranes in exported C."""
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsecirc.cli._choices import CActivations, CArithmetic, CIndex, CNeurons, CWeights, Format, OnnxForm
+from sparsecirc.cli._choices import (
+    CActivations,
+    CArithmetic,
+    CIndex,
+    CNeurons,
+    CWeights,
+    Format,
+    OnnxConsumer,
+    OnnxForm,
+)
 from sparsecirc.cli._command import Command, ModelSpec
 from sparsecirc.cli._console import Out, human_bytes, table
 from sparsecirc.errors import MismatchError, UsageError
@@ -44,6 +53,9 @@ def export(
     form: Annotated[
         OnnxForm, typer.Option("--form", help="ONNX: how layers are written; packed: small file; custom: our kernels.")
     ] = OnnxForm.AUTO,
+    consumer: Annotated[
+        OnnxConsumer, typer.Option("--consumer", help="ONNX: who will read the file; form auto chooses for it.")
+    ] = OnnxConsumer.ANY,
     python: Annotated[
         Path | None,
         typer.Option("--python", help="brian2, lava: the interpreter that has the simulator, to run the artefact."),
@@ -83,7 +95,7 @@ def export(
     check_free(path, force)
     rounding = None
     if format_ is Format.ONNX and weights is CWeights.INT8:
-        form, weights = _packing(form), CWeights.F32
+        form, weights = _packing(form, consumer), CWeights.F32
         loaded, rounding = _rounded(loaded)
     graph = loaded.graph
     c = c_options(format_, weights, index, arithmetic, activations, neurons)
@@ -92,7 +104,15 @@ def export(
     with (staged_files if single else staged)(path, force=force) as stage:
         target = stage / path.name if single else stage if suffix is None else stage / f"model{suffix}"
         made = write(
-            graph, format_, target, allow_approximate=allow_approximate, name=name, lengths=lengths, c=c, form=form
+            graph,
+            format_,
+            target,
+            allow_approximate=allow_approximate,
+            name=name,
+            lengths=lengths,
+            c=c,
+            form=form,
+            consumer=consumer,
         )
         if rounding is not None:
             made = replace(made, notes=(*made.notes, rounding))
@@ -130,15 +150,15 @@ def _path(loaded: Loaded, format_: Format, output: Path | None) -> Path:
     return loaded.directory / format_.value
 
 
-def _packing(form: OnnxForm) -> OnnxForm:
-    """The ONNX form that stores bytes.
+def _packing(form: OnnxForm, consumer: OnnxConsumer) -> OnnxForm:
+    """The ONNX form that stores bytes, as far as the consumer reads them.
 
     Raises:
         UsageError: one was asked for that does not.
     """
     if form in (OnnxForm.OP, OnnxForm.SCAN):
         raise UsageError(f"--weights int8 needs --form packed or custom: form '{form.value}' stores float32")
-    return OnnxForm.PACKED if form is OnnxForm.AUTO else form
+    return OnnxForm.PACKED if form is OnnxForm.AUTO and consumer is OnnxConsumer.ANY else form
 
 
 def _rounded(loaded: Loaded) -> tuple[Loaded, str]:
@@ -160,14 +180,17 @@ def write(
     lengths: bool = False,
     c: COptions | None = None,
     form: OnnxForm = OnnxForm.AUTO,
+    consumer: OnnxConsumer = OnnxConsumer.ANY,
 ) -> Export:
     """Write ``graph`` to ``path``, a directory for C, else a file."""
     if format_ is Format.ONNX:
         from sparsecirc.export.onnx import export_onnx
 
-        return export_onnx(graph, path, lengths=lengths, form=form.value)
-    if lengths or form is not OnnxForm.AUTO:
-        option = "--lengths" if lengths else "--form"
+        return export_onnx(graph, path, lengths=lengths, form=form.value, consumer=consumer.value)
+    only_onnx = {
+        "--lengths": lengths, "--form": form is not OnnxForm.AUTO, "--consumer": consumer is not OnnxConsumer.ANY
+    }  # fmt: skip
+    for option in (k for k, given in only_onnx.items() if given):
         raise UsageError(f"{option} is for --format onnx: {format_.value} has no such choice")
     if format_ is Format.NIR:
         from sparsecirc.export.nir import export_nir

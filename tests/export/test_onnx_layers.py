@@ -202,7 +202,7 @@ def test_metadata_round_trip(tmp_path):
     views = list(graph.weights())
     assert facts == {
         "version": sparsecirc.__version__,
-        "form": "scan",
+        "form": "scan+packed",
         "cells": ["lif"],
         "lengths": None,
         "density": graph.density,

@@ -9,13 +9,14 @@ print(check_onnx(graph, done, x))         # largest difference from the float64 
 """
 
 from sparsecirc.export.onnx._check import OnnxCheck, check_onnx
-from sparsecirc.export.onnx._form import Form
+from sparsecirc.export.onnx._form import Consumer, Form
 from sparsecirc.export.onnx._library import custom_ops
 from sparsecirc.export.onnx._packed import round_int8
 from sparsecirc.export.onnx._run import metadata, open_session, run_onnx, stream_onnx
 from sparsecirc.export.onnx._write import export_onnx
 
 __all__ = [
+    "Consumer",
     "Form",
     "OnnxCheck",
     "check_onnx",

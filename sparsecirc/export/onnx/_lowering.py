@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sparsecirc.export.onnx._builder import Builder, Dim
-from sparsecirc.export.onnx._form import Form
+from sparsecirc.export.onnx._form import Choice, Consumer, Form
 from sparsecirc.export.onnx._functions import function_name, recurrent_function
 from sparsecirc.ir import (
     Add,
@@ -39,12 +39,13 @@ class Lowering:
         b: where the ONNX nodes go.
         step: one time step without the time axis; else whole sequences (T, B, ...).
         form: how recurrent layers are asked for.
+        consumer: who will read the file.
         opset: of the file.
         values: ONNX name of each graph value.
         last: ONNX name of the value after the last step, for sequences that ONNX gives no other way.
         times: length of the time axis by graph value: a symbol, or a number where it is fixed.
         states: of the step file: state name -> (input name, output name, feature shape).
-        forms: which forms recurrent layers got, by layer.
+        choices: how recurrent layers are written, and why, by layer.
         lengths: name of the input (B,) int32 of valid steps per sample, or "".
         structure: layers that fall apart are written in parts.
         functions: of our domain that nodes call, by name.
@@ -60,7 +61,8 @@ class Lowering:
     last: dict[str, str] = field(default_factory=dict)
     times: dict[str, Dim] = field(default_factory=dict)
     states: dict[str, tuple[str, str, tuple[int, ...]]] = field(default_factory=dict)
-    forms: dict[str, Form] = field(default_factory=dict)
+    choices: dict[str, Choice] = field(default_factory=dict)
+    consumer: Consumer = Consumer.ANY
     lengths: str = ""
     structure: bool = True
     functions: dict[str, Any] = field(default_factory=dict)

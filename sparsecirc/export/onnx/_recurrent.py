@@ -34,7 +34,8 @@ def recurrent(low: Lowering, node: Recurrent) -> None:
     if low.step:
         ports = _one_step(low, node, x)
     else:
-        form = low.forms[node.name] = choose(node, low.graph, low.form)
+        choice = low.choices[node.name] = choose(node, low.graph, low.form, low.consumer)
+        form = choice.form
         wanted = [p for p in node.ports() if _is_read(low, node, p)] or [node.ports()[0]]
         ports = _parted(low, node, x, form, wanted) if low.structure else _whole(low, node, x, form, wanted)
         if form is not Form.SCAN and "c" in ports:

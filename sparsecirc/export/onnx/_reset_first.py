@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsecirc.export.onnx._form import Form
+from sparsecirc.export.onnx._form import Choice, Form
 from sparsecirc.export.onnx._lowering import Lowering, as_float
 from sparsecirc.ir import ResetFirstGru
 
@@ -17,7 +17,7 @@ def reset_first(low: Lowering, node: ResetFirstGru) -> None:
 
 def _sequence(low: Lowering, node: ResetFirstGru) -> str:
     b, n, units = low.b, node.name, node.units
-    low.forms[n] = Form.OP
+    low.choices[n] = Choice(Form.OP, b.packed, "ONNX has an operator for it")
     zeros = np.zeros(3 * units)
     order = np.concatenate([np.arange(units, 2 * units), np.arange(units), np.arange(2 * units, 3 * units)])  # z, r, h
     inputs = [as_float(low, node), *(b.matrix(node.weight(r)[order], f"{n}.{r}", first=True) for r in ("ih", "hh"))]

@@ -11,7 +11,7 @@ from sparsecirc._shrink import shrink
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.export._export import Export, as_path, density_note, gzip_bytes, write_files
 from sparsecirc.export.onnx._builder import Builder, Dim, import_onnx
-from sparsecirc.export.onnx._form import Form, parse_form
+from sparsecirc.export.onnx._form import Consumer, Form, packs, parse_consumer, parse_form
 from sparsecirc.export.onnx._functions import DOMAIN
 from sparsecirc.export.onnx._lowering import LAYERS, Lowering
 from sparsecirc.export.onnx._recurrent import recurrent
@@ -33,6 +33,7 @@ def export_onnx(
     path: str | os.PathLike[str],
     *,
     form: Form | str = Form.AUTO,
+    consumer: Consumer | str = Consumer.ANY,
     opset: int = 17,
     step: bool = True,
     lengths: bool = False,
@@ -49,6 +50,8 @@ def export_onnx(
         graph: the network.
         path: of the main file; ``.onnx`` is added where there is no suffix.
         form: how recurrent layers are written; see :class:`Form`.
+        consumer: who will read the file, which form ``auto`` chooses for; see :class:`Consumer`. The notes say what was
+            chosen and why, and what this reader will do with the zeros.
         opset: 17 to 20; 17 is read by ONNX Runtime, the reference evaluator, OpenVINO and tract.
         step: also write the step file, where the network can be stepped.
         lengths: the main file also takes ``lengths``, int32 (B,): valid steps per sample. As in ``interpret``, past its
@@ -59,13 +62,15 @@ def export_onnx(
             and modular ones do, become several small operators where that is faster.
 
     Raises:
-        UsageError: an unknown form or opset, an output that is called like an input, an input or output called
-            ``lengths``, or lengths for a graph without a sequence input.
+        UsageError: an unknown form, consumer or opset, a form that the consumer refuses, an output that is
+            called like an input, an input or output called ``lengths``, or lengths for a graph without a sequence
+            input.
         UnsupportedError: a layer with no ONNX counterpart, or a file beyond 2 GiB.
         MissingExtraError: the package ``onnx`` is absent.
     """
     import_onnx()
     form = parse_form(form)
+    consumer = parse_consumer(consumer, form)
     if opset not in OPSETS:
         raise UsageError(f"opset {opset!r} is not written: expected one of {', '.join(map(str, OPSETS))}")
     target = as_path(path, ".onnx")
@@ -78,14 +83,17 @@ def export_onnx(
         smaller = shrink(graph)
         left_out, graph = _entries(graph) - _entries(smaller.graph), smaller.graph
         notes += [f"{n} units of '{name}' do nothing and are not written" for name, n in smaller.removed.items()]
-    whole, low = _model(graph, form, opset, step=False, lengths=LENGTHS if lengths else "", structure=structure)
+    lengths_name = LENGTHS if lengths else ""
+    whole, low = _model(graph, form, consumer, opset, step=False, lengths=lengths_name, structure=structure)
     notes += [
         f"layer '{n}' is written in {len(p)} parts of {', '.join(map(str, p))} units" for n, p in low.split.items()
     ]
     files = {target: whole}
     reason = why_not_step(graph) if step else None
     if step and reason is None:
-        files[target.with_name(f"{target.stem}_step{target.suffix}")] = _model(graph, form, opset, step=True)[0]
+        files[target.with_name(f"{target.stem}_step{target.suffix}")] = _model(graph, form, consumer, opset, step=True)[
+            0
+        ]
     if reason is not None:
         notes.append(f"no step file: {reason}")
     small = gzip_bytes(whole)
@@ -109,21 +117,31 @@ def _entries(graph: Graph) -> int:
 
 
 def _truths(graph: Graph, low: Lowering, size: int, small: int) -> Iterator[str]:
-    """What those who read the file will do with the zeros."""
-    forms = set(low.forms.values())
-    if low.b.saved:
-        yield (
-            f"onnxruntime and tract unpack the weights when they load the file ({size:,} bytes), then multiply zeros: "
-            "smaller file, same speed; openvino reads such weights in a Scan, and refuses them in an RNN, GRU or LSTM"
-        )
-    elif low.split:
+    """What was chosen, and what those who read the file will do with the zeros."""
+    consumer, custom = low.consumer, Form.CUSTOM in {c.form for c in low.choices.values()}
+    if low.form is Form.AUTO:
+        yield from _chosen(low)
+    packed = bool(low.b.saved)
+    if packed and not (custom and consumer is Consumer.LIBRARY):
+        name = "who reads the file" if consumer is Consumer.ANY else consumer.value.partition("+")[0]
+        yield f"{name} unpacks the weights on loading ({size:,} bytes), then multiplies zeros: smaller file, same speed"
+        if consumer is Consumer.ANY:
+            yield (
+                "openvino reads packed weights in a Scan and in layers without recurrence, and refuses them in an RNN, "
+                "GRU or LSTM"
+            )
+    elif not packed and low.split:
         yield "standard ONNX operators multiply the zeros that are left inside of the parts"
-    elif graph.density < 1:
+    elif not packed and graph.density < 1:
+        better = {
+            Consumer.OPENVINO: "it has no form that is smaller or faster",
+            Consumer.LIBRARY: "form 'custom' runs sparse kernels",
+        }.get(consumer, "form 'packed' stores live entries, form 'custom' runs sparse kernels")
         yield (
             "standard ONNX operators multiply the zeros: as fast as the dense network, smaller only when gzipped "
-            f"({size:,} to {small:,} bytes); form 'packed' stores live entries, form 'custom' runs sparse kernels"
+            f"({size:,} to {small:,} bytes); {better}"
         )
-    if Form.CUSTOM in forms:
+    if custom:
         yield (
             "onnxruntime runs our sparse kernels where the library of sparsecirc.export.onnx.custom_ops() is "
             "registered; without it, it runs the functions in the file, which are dense; openvino and tract know no "
@@ -131,6 +149,16 @@ def _truths(graph: Graph, low: Lowering, size: int, small: int) -> Iterator[str]
         )
     elif low.form is Form.CUSTOM:
         yield "no layer has an operator of ours: the file is that of form 'packed'"
+
+
+def _chosen(low: Lowering) -> Iterator[str]:
+    """What ``auto`` made of the recurrent layers, those with one reason together."""
+    layers: dict[tuple[str, str], list[str]] = {}
+    for name, choice in low.choices.items():
+        form = choice.form.value + (", packed where that is smaller," if choice.packed else "")
+        layers.setdefault((form, choice.why), []).append(f"'{name}'")
+    for (form, why), names in layers.items():
+        yield f"form auto for consumer {low.consumer.value}: {form} for {', '.join(names)}: {why}"
 
 
 def _check_lengths(graph: Graph) -> None:
@@ -160,12 +188,19 @@ def why_not_step(graph: Graph) -> str | None:
 
 def _form_name(low: Lowering) -> str:
     """``"op"``, ``"scan"``, ``"op+scan"``, ``"custom+packed"``, or ``"plain"`` without recurrent layers."""
-    parts = sorted({f.value for f in low.forms.values()}) or ["plain"]
+    parts = sorted({c.form.value for c in low.choices.values()}) or ["plain"]
     return "+".join([*parts, *(["packed"] if low.b.saved else [])])
 
 
 def _model(
-    graph: Graph, form: Form, opset: int, *, step: bool, lengths: str = "", structure: bool = True
+    graph: Graph,
+    form: Form,
+    consumer: Consumer,
+    opset: int,
+    *,
+    step: bool,
+    lengths: str = "",
+    structure: bool = True,
 ) -> tuple[bytes, Lowering]:
     onnx = import_onnx()
     clash = sorted({n.name for n in graph.inputs} & set(graph.outputs))
@@ -175,12 +210,15 @@ def _model(
     if size > _LIMIT:
         raise UnsupportedError(f"the weights take {size:,} bytes, an ONNX file holds {_LIMIT:,}: export it in parts")
     names = {*graph.outputs, *(n.name for n in graph.inputs), lengths}
-    low = Lowering(graph, Builder(names, packed=form.packed), step, form, opset, lengths=lengths, structure=structure)
+    low = Lowering(
+        graph, Builder(names), step, form, opset, consumer=consumer, lengths=lengths, structure=structure
+    )  # fmt: skip
     inputs = [_input(low, node) for node in graph.inputs]
     if lengths:
         inputs.append(onnx.helper.make_tensor_value_info(lengths, onnx.TensorProto.INT32, ["B"]))
     for node in graph.nodes:
         low.times[node.name] = _time(low, node)
+        low.b.packed = form not in (Form.OP, Form.SCAN) and (step or packs(node, graph, form, consumer))
         if isinstance(node, Recurrent):
             recurrent(low, node)
         elif isinstance(node, ResetFirstGru):
