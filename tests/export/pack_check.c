@@ -36,7 +36,7 @@ int main(void) {
   const int shapes[][2] = {{1, 1}, {3, 5}, {16, 16}, {17, 64}, {48, 20}, {96, 130}, {5, 0}, {33, 4}};
   const float densities[] = {0.0f, 0.05f, 0.3f, 1.0f};
   const int formats[] = {SC_FMT_dense,    SC_FMT_csr,      SC_FMT_block16x1, SC_FMT_block8x1,
-                         SC_FMT_block8x4, SC_FMT_block4x4, SC_FMT_lookup};
+                         SC_FMT_block8x4, SC_FMT_block4x4, SC_FMT_lookup,    SC_FMT_columns};
   const sc_ops *ops = sc_best_ops();
   int wrong = 0, packed = 0;
   for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
@@ -56,7 +56,7 @@ int main(void) {
           packed++;
           sc_pack_free(&p);
         }
-      if (sc_pack_fastest(&p, ops, rows, cols, w)) {
+      if (sc_pack_fastest(&p, ops, rows, cols, w, s % 2 ? 32 : 1, s % 3 == 0)) {
         printf("nothing packs %d x %d\n", (int)rows, (int)cols);
         wrong = 1;
       } else {

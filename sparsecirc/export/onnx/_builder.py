@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sparsecirc.errors import missing_extra
 from sparsecirc.export.onnx._packed import encode
+from sparsecirc.ir import Recurrent
 
 Dim = int | str | None
 
@@ -131,3 +132,17 @@ class Builder:
             return self.op("Gemm", terms, hint, transB=1)
         y = self.op("MatMul", [x, self.matrix(weight, f"{hint}.weight_t", turned=True)], hint)
         return y if bias is None else self.op("Add", [y, self.const(bias, f"{hint}.bias")], hint)
+
+    def product(self, x: str, node: Recurrent, role: str, bias_role: str, hint: str) -> str:
+        """A matrix of a layer times a state (B, width), plus a bias if the layer has it."""
+        bias = node.weight(bias_role) if bias_role in node.params else None
+        return self.linear(x, node.weight(role), bias, 2, hint)
+
+    def vector(self, node: Recurrent, key: str) -> str:
+        """What each unit of a layer holds."""
+        return self.const(node.vectors()[key], f"{node.name}.{key}")
+
+    def gates(self, node: Recurrent, value: str, label: str) -> list[str]:
+        """The blocks of a value (B, gates * units)."""
+        sizes = self.ints([node.units] * node.cell.n_gates, f"{node.name}.{label}.sizes")
+        return self.ops("Split", [value, sizes], [f"{node.name}.{label}.{g}" for g in node.cell.gates], axis=-1)

@@ -41,28 +41,23 @@ def step(b: Builder, node: Recurrent, driven: str, state: States) -> States:
         )
     new = body(b, node, driven, _recurrence(b, node, state), state)
     if "hr" in node.params:
-        new["h"] = b.linear(new["h"], node.weight("hr"), None, 2, f"{node.name}.projected")
+        new["h"] = b.product(new["h"], node, "hr", "", f"{node.name}.projected")
     return new
 
 
 def _recurrence(b: Builder, node: Recurrent, state: States) -> str | None:
-    bias = node.weight("bias_hh") if "bias_hh" in node.params else None
     hint = f"{node.name}.rec"
     if "hh" in node.params:
-        return b.linear(state[node.cell.feedback], node.weight("hh"), bias, 2, hint)
+        return b.product(state[node.cell.feedback], node, "hh", "bias_hh", hint)
     if "hh_diag" not in node.params:
         return None
+    bias = node.weight("bias_hh") if "bias_hh" in node.params else None
     y = b.op("Mul", [state[node.cell.feedback], b.const(node.weight("hh_diag"), f"{hint}.diag")], hint)
     return y if bias is None else b.op("Add", [y, b.const(bias, f"{hint}.bias")], hint)
 
 
 def _pre(b: Builder, node: Recurrent, driven: str, rec: str | None) -> str:
     return driven if rec is None else b.op("Add", [driven, rec], f"{node.name}.pre")
-
-
-def _gates(b: Builder, node: Recurrent, value: str, label: str) -> list[str]:
-    sizes = b.ints([node.units] * node.cell.n_gates, f"{node.name}.{label}.sizes")
-    return b.ops("Split", [value, sizes], [f"{node.name}.{label}.{g}" for g in node.cell.gates], axis=-1)
 
 
 def _rnn_tanh(b: Builder, node: Recurrent, driven: str, rec: str | None, state: States) -> States:
@@ -75,9 +70,9 @@ def _rnn_relu(b: Builder, node: Recurrent, driven: str, rec: str | None, state: 
 
 def _gru(b: Builder, node: Recurrent, driven: str, rec: str | None, state: States) -> States:
     n = node.name
-    a_r, a_z, a_n = _gates(b, node, driven, "a")
+    a_r, a_z, a_n = b.gates(node, driven, "a")
     if rec is not None:
-        b_r, b_z, b_n = _gates(b, node, rec, "b")
+        b_r, b_z, b_n = b.gates(node, rec, "b")
         a_r, a_z = b.op("Add", [a_r, b_r], f"{n}.r.pre"), b.op("Add", [a_z, b_z], f"{n}.z.pre")
         r = b.op("Sigmoid", [a_r], f"{n}.r")
         a_n = b.op("Add", [a_n, b.op("Mul", [r, b_n], f"{n}.n.rec")], f"{n}.n.pre")
@@ -90,7 +85,7 @@ def _gru(b: Builder, node: Recurrent, driven: str, rec: str | None, state: State
 
 def _lstm(b: Builder, node: Recurrent, driven: str, rec: str | None, state: States) -> States:
     n = node.name
-    pre_i, pre_f, pre_g, pre_o = _gates(b, node, _pre(b, node, driven, rec), "pre")
+    pre_i, pre_f, pre_g, pre_o = b.gates(node, _pre(b, node, driven, rec), "pre")
     i, f, o = (b.op("Sigmoid", [p], f"{n}.{g}") for p, g in ((pre_i, "i"), (pre_f, "f"), (pre_o, "o")))
     g = b.op("Tanh", [pre_g], f"{n}.g")
     kept, added = b.op("Mul", [f, state["c"]], f"{n}.c.kept"), b.op("Mul", [i, g], f"{n}.c.added")
@@ -111,7 +106,7 @@ def _without(b: Builder, mem: str, spikes: str, amount: str, hint: str) -> str:
 def _membrane(b: Builder, node: Recurrent, current: str, mem: str) -> States:
     """Decay, integrate, reset, fire, in the order of operations of the cell's own step."""
     n, reset = node.name, node.options.reset
-    beta, theta = (b.const(node.vectors()[k], f"{n}.{k}") for k in ("beta", "threshold"))
+    beta, theta = (b.vector(node, k) for k in ("beta", "threshold"))
     due = _fires(b, mem, theta, f"{n}.due") if reset is not Reset.NONE else ""
     if reset is Reset.ZERO:
         mem = b.op("Mul", [b.op("Sub", [b.const(1.0, f"{n}.one"), due], f"{n}.quiet"), mem], f"{n}.mem.cleared")
@@ -132,7 +127,7 @@ def _lif(b: Builder, node: Recurrent, driven: str, rec: str | None, state: State
 
 
 def _synaptic(b: Builder, node: Recurrent, driven: str, rec: str | None, state: States) -> States:
-    alpha = b.const(node.vectors()["alpha"], f"{node.name}.alpha")
+    alpha = b.vector(node, "alpha")
     kept = b.op("Mul", [alpha, state["syn"]], f"{node.name}.syn.kept")
     syn = b.op("Add", [kept, _pre(b, node, driven, rec)], f"{node.name}.syn.new")
     return {"syn": syn, **_membrane(b, node, syn, state["mem"])}
@@ -140,7 +135,7 @@ def _synaptic(b: Builder, node: Recurrent, driven: str, rec: str | None, state: 
 
 def _alif(b: Builder, node: Recurrent, driven: str, rec: str | None, state: States) -> States:
     n, options, reset = node.name, node.options, node.options.reset
-    beta, theta, rho, strength = (b.const(node.vectors()[k], f"{n}.{k}") for k in ALIF.vectors)
+    beta, theta, rho, strength = (b.vector(node, k) for k in ALIF.vectors)
     fired, old, mem = state["spk"], state["adapt"], state["mem"]
     adapt = b.op("Add", [b.op("Mul", [rho, old], f"{n}.adapt.kept"), fired], f"{n}.adapt.new")
     level = b.op("Add", [theta, b.op("Mul", [strength, adapt], f"{n}.rise")], f"{n}.level")
@@ -164,7 +159,7 @@ def _alif(b: Builder, node: Recurrent, driven: str, rec: str | None, state: Stat
 
 
 def _li(b: Builder, node: Recurrent, driven: str, rec: str | None, state: States) -> States:
-    beta = b.const(node.vectors()["beta"], f"{node.name}.beta")
+    beta = b.vector(node, "beta")
     kept = b.op("Mul", [beta, state["mem"]], f"{node.name}.mem.kept")
     return {"mem": b.op("Add", [kept, _pre(b, node, driven, rec)], f"{node.name}.mem.new")}
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.ir import Graph, Node, Recurrent, TimeReduce
@@ -20,8 +22,9 @@ class Form(str, Enum):
     ``SCAN``    a Scan whose body is one time step of the cell, spelled out
     ``PACKED``  ``OP`` for every layer that has an operator, ``SCAN`` for the others, with weights stored as their
                 live entries and decoded by operators in the graph: a small file, dense again once it is loaded
-    ``CUSTOM``  as ``PACKED``, and every layer that has an operator becomes a function of our domain whose body is
-                that operator: plain runtimes run the body, ONNX Runtime with :func:`custom_ops` our sparse kernels
+    ``CUSTOM``  as ``PACKED``, and RNNs, GRUs, LSTMs (projected ones too), neurons and sparse products become functions
+                of our domain whose bodies are standard operators: plain runtimes run the bodies, ONNX Runtime with
+                :func:`custom_ops` our sparse kernels
     ==========  ================================================================================================
     """
 
@@ -52,8 +55,8 @@ class Consumer(str, Enum):
 
 
 CUSTOM_UP_TO = 0.2
-"""Density of a recurrent matrix up to which our kernels beat ONNX Runtime's operator at every batch that was measured;
-above it they still win at batch 1, and lose at 4 to 16."""
+"""Density of a matrix up to which our kernels beat ONNX Runtime's operators at every batch that was measured; above it
+they still win at batch 1, and lose at 4 to 16."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,21 @@ def why_not_operator(node: Recurrent, graph: Graph) -> str | None:
     return None
 
 
+def why_not_kernels(node: Recurrent, graph: Graph) -> str | None:
+    """Why our library has no operator for ``node``, or ``None`` where it has."""
+    if why_not_operator(node, graph) is None:
+        return None
+    if node.cell.vectors:
+        if node.feature_shape:
+            return "its units are no vector"
+        if "hh_diag" in node.params:
+            return "each of its units feeds back to itself alone"
+        return "it runs backwards" if node.reverse else None
+    if "hr" in node.params and "hh" in node.params:
+        return None
+    return why_not_operator(node, graph)
+
+
 def choose(node: Recurrent, graph: Graph, form: Form, consumer: Consumer) -> Choice:
     """How one recurrent layer is written; for ``AUTO`` by what was measured (docs/onnx.md).
 
@@ -125,30 +143,45 @@ def choose(node: Recurrent, graph: Graph, form: Form, consumer: Consumer) -> Cho
     reason = why_not_operator(node, graph)
     if form is Form.SCAN:
         return Choice(Form.SCAN, False, "as asked")
-    if form is Form.OP and reason is not None:
-        raise UnsupportedError(
-            f"layer '{node.name}' cannot be exported with form 'op': {reason}; use form 'auto' or 'scan'"
-        )
-    packed = form is not Form.OP
+    if form is Form.OP:
+        if reason is not None:
+            raise UnsupportedError(
+                f"layer '{node.name}' cannot be exported with form 'op': {reason}; use form 'auto' or 'scan'"
+            )
+        return Choice(Form.OP, False, "as asked")
+    ours = why_not_kernels(node, graph)
+    if form is Form.CUSTOM and ours is None:
+        return Choice(Form.CUSTOM, True, "as asked")
+    if form is Form.AUTO and consumer is Consumer.LIBRARY and ours is None:
+        if "hh" not in node.params:
+            return Choice(Form.CUSTOM, True, "our kernels save the Scan")
+        density = f"{_density(node.weight('hh')):.0%} of its recurrent weights are alive"
+        if sparse_enough(node.weight("hh")):
+            return Choice(Form.CUSTOM, True, f"{density}, so our kernels win")
+        rest = Form.OP if reason is None else Form.SCAN
+        return Choice(rest, True, f"{density}, so that batches run faster without our kernels")
     if reason is not None:
-        return Choice(Form.SCAN, packed, reason)
-    if packed and form is not Form.AUTO and consumer is Consumer.OPENVINO:
+        wanted = form is Form.CUSTOM or (form is Form.AUTO and consumer is Consumer.LIBRARY)
+        return Choice(Form.SCAN, True, ours if wanted and ours is not None else reason)
+    if form is Form.PACKED and consumer is Consumer.OPENVINO:
         raise UnsupportedError(
-            f"layer '{node.name}' cannot be exported with form '{form.value}': openvino refuses packed weights in an "
+            f"layer '{node.name}' cannot be exported with form 'packed': openvino refuses packed weights in an "
             "operator; use form 'auto'"
         )
     if form is not Form.AUTO:
-        return Choice(Form.CUSTOM if form is Form.CUSTOM else Form.OP, packed, "as asked")
-    if consumer is Consumer.LIBRARY:
-        density = float(np.count_nonzero(node.weight("hh"))) / max(node.weight("hh").size, 1)
-        if density <= CUSTOM_UP_TO:
-            return Choice(Form.CUSTOM, True, f"{density:.0%} of its recurrent weights are alive, so our kernels win")
-        return Choice(
-            Form.OP, True, f"{density:.0%} of its recurrent weights are alive: batches run faster as operator"
-        )
+        return Choice(Form.OP, True, "as asked")
     if consumer in (Consumer.ANY, Consumer.OPENVINO):
         return Choice(Form.OP, False, "ONNX has an operator for it, and openvino refuses packed weights there")
     return Choice(Form.OP, True, "ONNX has an operator for it")
+
+
+def _density(weight: NDArray[Any]) -> float:
+    return float(np.count_nonzero(weight)) / max(weight.size, 1)
+
+
+def sparse_enough(weight: NDArray[Any]) -> bool:
+    """Whether our kernels multiply by this matrix faster than a dense product, for any number of vectors."""
+    return _density(weight) <= CUSTOM_UP_TO
 
 
 def packs(node: Node, graph: Graph, form: Form, consumer: Consumer) -> bool:

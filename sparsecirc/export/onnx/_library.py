@@ -18,7 +18,7 @@ from sparsecirc.errors import MissingExtraError, SparsecircError, UnsupportedErr
 from sparsecirc.export.c._host import compiler
 
 _HERE = Path(__file__).parent / "library"
-_GLUE = ("operators.c", "pack.c")
+_GLUE = ("driven.c", "glue.c", "layers.c", "pack.c", "products.c")
 _ISA = ("ops_avx2.c", "ops_avx512.c", "ops_neon.c")
 _UNUSED = ("order.c", "read.c")  # and training
 _FLAGS = ("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno",

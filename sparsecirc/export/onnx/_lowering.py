@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sparsecirc.export.onnx._builder import Builder, Dim
-from sparsecirc.export.onnx._form import Choice, Consumer, Form
-from sparsecirc.export.onnx._functions import function_name, recurrent_function
+from sparsecirc.export.onnx._form import Choice, Consumer, Form, sparse_enough
+from sparsecirc.export.onnx._functions import DOMAIN, linear_function, live_steps
 from sparsecirc.ir import (
     Add,
     Affine,
@@ -72,6 +73,12 @@ class Lowering:
     def __post_init__(self) -> None:
         self.specs = self.graph.specs
 
+    @property
+    def own_products(self) -> bool:
+        """Whether sparse products become operators of ours; step files hold none."""
+        ours = self.form is Form.CUSTOM or (self.form is Form.AUTO and self.consumer is Consumer.LIBRARY)
+        return ours and not self.step
+
     def lead(self, value: str) -> int:
         """Axes before the features: batch, and time where there is one."""
         return 2 if self.specs[value].time and not self.step else 1
@@ -90,22 +97,13 @@ class Lowering:
         """Of a sequence of the graph: its steps 0, 1, ... as int64 (T, 1), and which are valid, bool (T, B)."""
         time = self.times[value if value in self.times else value.rpartition(".")[0]]
         if time not in self._live:
-            b = self.b
-            count = b.op("Squeeze", [b.op("Shape", [self.values[value]], "lengths.T", start=0, end=1)], "lengths.count")
-            ends = [b.const(0, "lengths.from", np.int64), count, b.const(1, "lengths.by", np.int64)]
-            step = b.op("Unsqueeze", [b.op("Range", ends, "lengths.t"), b.ints([1], "lengths.axis")], "lengths.step")
-            wide = b.op("Cast", [self.lengths], "lengths.wide", to=b.onnx.TensorProto.INT64)
-            self._live[time] = step, b.op("Less", [step, wide], "lengths.live")
+            self._live[time] = live_steps(self.b, self.values[value], self.lengths)
         return self._live[time]
 
-    def function(self, kind: str, attributes: Mapping[str, Any], *, lstm: bool) -> str:
-        """Name of the function of our domain for an operator, which is added to the file once."""
-        ragged = bool(self.lengths)
-        name = function_name(kind, attributes, ragged=ragged)
+    def function(self, name: str, make: Callable[[], Any]) -> str:
+        """``name``, of a function of our domain, which is added to the file once."""
         if name not in self.functions:
-            self.functions[name] = recurrent_function(
-                self.b.onnx, kind, attributes, lstm=lstm, ragged=ragged, opset=self.opset
-            )
+            self.functions[name] = make()
         return name
 
     def state_in(self, node: str, name: str, shape: tuple[int, ...]) -> str:
@@ -128,8 +126,19 @@ def as_float(low: Lowering, node: Node, k: int = 0) -> str:
     return low.b.op("Cast", [value], f"{node.name}.float", to=low.b.onnx.TensorProto.FLOAT)
 
 
+def sparse_product(low: Lowering, x: str, source: str, weight: NDArray[Any], bias: NDArray[Any] | None, n: str) -> str:
+    """W x + b along the last axis by our operator, whose function is a MatMul."""
+    b = low.b
+    name = "LinearSpikes" if low.specs[source].spikes else "Linear"
+    low.function(name, lambda: linear_function(b.onnx, name, low.opset))
+    offset = b.const(np.zeros(len(weight)) if bias is None else bias, f"{n}.bias")
+    return b.op(name, [x, b.matrix(weight, f"{n}.weight"), offset], n, domain=DOMAIN)
+
+
 def _linear(low: Lowering, node: Linear) -> str:
     bias = node.weight("bias") if "bias" in node.params else None
+    if low.own_products and sparse_enough(node.weight("weight")):
+        return sparse_product(low, as_float(low, node), node.inputs[0], node.weight("weight"), bias, node.name)
     return low.b.linear(as_float(low, node), node.weight("weight"), bias, low.rank(node.inputs[0]), node.name)
 
 

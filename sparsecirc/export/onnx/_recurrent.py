@@ -9,9 +9,16 @@ from numpy.typing import NDArray
 
 from sparsecirc.export.onnx._builder import Builder, Dim
 from sparsecirc.export.onnx._cells import carried, drive, step
-from sparsecirc.export.onnx._form import Form, choose
-from sparsecirc.export.onnx._functions import DOMAIN
-from sparsecirc.export.onnx._lowering import Lowering, as_float
+from sparsecirc.export.onnx._form import Form, choose, sparse_enough, why_not_operator
+from sparsecirc.export.onnx._functions import (
+    DOMAIN,
+    driven_function,
+    driven_inputs,
+    driven_name,
+    function_name,
+    recurrent_function,
+)
+from sparsecirc.export.onnx._lowering import Lowering, as_float, sparse_product
 from sparsecirc.export.onnx._split import groups, in_order, part_of
 from sparsecirc.ir import Recurrent
 
@@ -38,7 +45,7 @@ def recurrent(low: Lowering, node: Recurrent) -> None:
         form = choice.form
         wanted = [p for p in node.ports() if _is_read(low, node, p)] or [node.ports()[0]]
         ports = _parted(low, node, x, form, wanted) if low.structure else _whole(low, node, x, form, wanted)
-        if form is not Form.SCAN and "c" in ports:
+        if "c" in ports and why_not_operator(node, low.graph) is None and form is not Form.SCAN:
             low.last[f"{node.name}.c"] = ports["c"]  # [B, units]
     for port, value in ports.items():
         low.values[f"{node.name}.{port}"] = value
@@ -54,7 +61,9 @@ def _reordered(node: Recurrent, array: NDArray[Any], gates: tuple[str, ...]) -> 
 
 def _whole(low: Lowering, node: Recurrent, x: str, form: Form, wanted: list[str]) -> dict[str, str]:
     """Ports of a layer, or of a part of one, over whole sequences."""
-    return _scan(low, node, x, wanted) if form is Form.SCAN else _operator(low, node, x, form)
+    if form is Form.SCAN:
+        return _scan(low, node, x, wanted)
+    return _operator(low, node, x, form) if why_not_operator(node, low.graph) is None else _driven(low, node, x)
 
 
 def _parted(low: Lowering, node: Recurrent, x: str, form: Form, wanted: list[str]) -> dict[str, str]:
@@ -121,7 +130,11 @@ def _operator(low: Lowering, node: Recurrent, x: str, form: Form) -> dict[str, s
     lstm = node.cell.name == "lstm"
     attributes = {"direction": "reverse" if node.reverse else "forward", **attributes}
     if custom:
-        name, hints = low.function(kind, attributes, lstm=lstm), [f"{n}.h", *([f"{n}.c.last"] if lstm else [])]
+        ragged, hints = bool(low.lengths), [f"{n}.h", *([f"{n}.c.last"] if lstm else [])]
+        name = low.function(
+            function_name(kind, attributes, ragged=ragged),
+            lambda: recurrent_function(b.onnx, kind, attributes, lstm=lstm, ragged=ragged, opset=low.opset),
+        )
         h, *last = b.ops(name, inputs, hints, label=n, domain=DOMAIN, hidden_size=node.units)
         ports = {"h": h}
     else:
@@ -130,6 +143,33 @@ def _operator(low: Lowering, node: Recurrent, x: str, form: Form) -> dict[str, s
         ports = {"h": b.op("Squeeze", [y, b.ints([1], f"{n}.h.axes")], f"{n}.h")}  # [T, 1, B, units]
         last = [b.op("Squeeze", [rest[-1], b.ints([0], f"{n}.c.axes")], f"{n}.c.last")] if lstm else []
     return ports | ({"c": last[0]} if lstm else {})  # [B, units]
+
+
+def _driven(low: Lowering, node: Recurrent, x: str) -> dict[str, str]:
+    """A function of our domain for what ONNX has no operator for, behind the input product."""
+    b, n, ragged = low.b, node.name, bool(low.lengths)
+    if "ih" in node.params and sparse_enough(node.weight("ih")):
+        bias = node.weight("bias_ih") if "bias_ih" in node.params else None
+        driven = sparse_product(low, x, node.inputs[0], node.weight("ih"), bias, f"{n}.drive")
+    else:
+        driven = drive(b, node, x, low.rank(node.inputs[0]))
+    held = [np.broadcast_to(v, node.units) for v in node.vectors().values()]
+    zeros = np.zeros(node.cell.n_gates * node.units)
+    given = {
+        "D": lambda: driven,
+        "R": lambda: b.matrix(node.weight("hh"), f"{n}.hh"),
+        "B": lambda: b.const(node.params.get("bias_hh", zeros), f"{n}.bias_hh"),
+        "P": lambda: b.matrix(node.weight("hr"), f"{n}.hr"),
+        "V": lambda: b.const(np.stack(held), f"{n}.vectors"),
+        "lengths": lambda: low.lengths,
+    }
+    name = low.function(
+        driven_name(node, ragged=ragged), lambda: driven_function(node, ragged=ragged, opset=low.opset)
+    )  # fmt: skip
+    inputs = [given[k]() for k in driven_inputs(node, ragged=ragged)]
+    states = node.cell.states
+    made = b.ops(name, inputs, [f"{n}.{s}" for s in states], label=n, domain=DOMAIN)
+    return dict(zip(states, made, strict=True))
 
 
 def _scan(low: Lowering, node: Recurrent, x: str, wanted: list[str]) -> dict[str, str]:

@@ -118,7 +118,7 @@ def _entries(graph: Graph) -> int:
 
 def _truths(graph: Graph, low: Lowering, size: int, small: int) -> Iterator[str]:
     """What was chosen, and what those who read the file will do with the zeros."""
-    consumer, custom = low.consumer, Form.CUSTOM in {c.form for c in low.choices.values()}
+    consumer, custom = low.consumer, bool(low.functions)
     if low.form is Form.AUTO:
         yield from _chosen(low)
     packed = bool(low.b.saved)
@@ -188,7 +188,8 @@ def why_not_step(graph: Graph) -> str | None:
 
 def _form_name(low: Lowering) -> str:
     """``"op"``, ``"scan"``, ``"op+scan"``, ``"custom+packed"``, or ``"plain"`` without recurrent layers."""
-    parts = sorted({c.form.value for c in low.choices.values()}) or ["plain"]
+    ours = {Form.CUSTOM.value} if low.functions else set()
+    parts = sorted({c.form.value for c in low.choices.values()} | ours) or ["plain"]
     return "+".join([*parts, *(["packed"] if low.b.saved else [])])
 
 

@@ -91,6 +91,27 @@ static const char *pack_blocks(sc_packed *o, const float *w, int64_t height, int
   return NULL;
 }
 
+/* Every column as its live rows. */
+static const char *pack_columns(sc_packed *o, const float *w) {
+  const int64_t rows = o->m.rows, cols = o->m.cols;
+  int64_t live = 0, n = 0;
+  for (int64_t i = 0; i < rows * cols; i++) live += w[i] != 0;
+  if (live > INT32_MAX) return "there are too many weights";
+  const char *why = reserve(o, live, cols + 1, live, sizeof(int32_t), 0);
+  if (why) return why;
+  float *values = o->arrays[0];
+  int32_t *ptr = o->arrays[1], *index = o->arrays[2];
+  for (int64_t c = 0; c < cols; c++) {
+    for (int64_t r = 0; r < rows; r++) {
+      if (w[r * cols + c] == 0) continue;
+      values[n] = w[r * cols + c];
+      index[n++] = (int32_t)r;
+    }
+    ptr[c + 1] = (int32_t)n;
+  }
+  return NULL;
+}
+
 static int64_t next_live(const sc_packed *o, const float *w, int64_t r, int64_t c) {
   if (r >= o->m.rows) return o->m.cols;
   while (c < o->m.cols && w[r * o->m.cols + c] == 0) c++;
@@ -159,6 +180,8 @@ const char *sc_pack(sc_packed *to, int format, int64_t rows, int64_t cols, const
     why = pack_dense(to, w);
   else if (format == SC_FMT_csr)
     why = pack_blocks(to, w, 1, 1);
+  else if (format == SC_FMT_columns)
+    why = pack_columns(to, w);
   else if (format == SC_FMT_lookup)
     why = pack_windows(to, w, tile);
 #define X(name, height, width) else if (format == SC_FMT_##name) why = pack_blocks(to, w, height, width);
@@ -183,13 +206,19 @@ static double seconds(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* Least time of one product. */
-static double time_of(const sc_packed *p, const sc_ops *ops, const float *x, float *y, float *workspace) {
+/* Least time of the product with x (vectors, cols). */
+static double time_of(const sc_packed *p, const sc_ops *ops, const float *x, int64_t vectors, float *y,
+                      float *workspace) {
   double best = 1e9;
   int64_t n = 1;
   for (int round = 0; round < 6; round++) {
     const double from = seconds();
-    for (int64_t k = 0; k < n; k++) sc_product_step(ops, &p->m, x, NULL, y, workspace);
+    for (int64_t k = 0; k < n; k++) {
+      if (vectors == 1)
+        sc_product_step(ops, &p->m, x, NULL, y, workspace);
+      else
+        sc_product(ops, &p->m, x, p->m.cols, vectors, NULL, y, p->m.rows, workspace);
+    }
     const double each = (seconds() - from) / (double)n;
     if (each < best) best = each;
     if (each < 1e-4) n = (int64_t)(1e-4 / (each > 1e-8 ? each : 1e-8)) + 1;
@@ -197,21 +226,23 @@ static double time_of(const sc_packed *p, const sc_ops *ops, const float *x, flo
   return best;
 }
 
-const char *sc_pack_fastest(sc_packed *to, const sc_ops *ops, int64_t rows, int64_t cols, const float *w) {
+const char *sc_pack_fastest(sc_packed *to, const sc_ops *ops, int64_t rows, int64_t cols, const float *w,
+                            int64_t vectors, int events) {
   int64_t live = 0;
   for (int64_t i = 0; i < rows * cols; i++) live += w[i] != 0;
   const double density = rows > 0 && cols > 0 ? (double)live / (double)(rows * cols) : 0;
   const sc_tile wide = {16, 64, 16, 2 | 4, ""}, only = ops->tile[SC_FMT_lookup];
   const sc_tile any = only.rows ? only : wide;
-  const int formats[] = {SC_FMT_dense,    SC_FMT_csr,      SC_FMT_block16x1, SC_FMT_block8x1,
-                         SC_FMT_block8x4, SC_FMT_block4x4, SC_FMT_lookup,    SC_FMT_lookup};
-  float *x = sc_zeros((size_t)cols + SC_PAD, sizeof *x), *y = sc_zeros((size_t)rows + 16, sizeof *y);
+  const int formats[] = {SC_FMT_dense,    SC_FMT_csr,    SC_FMT_block16x1, SC_FMT_block8x1, SC_FMT_block8x4,
+                         SC_FMT_block4x4, SC_FMT_lookup, SC_FMT_lookup,    SC_FMT_columns};
+  float *x = sc_zeros((size_t)(cols * vectors) + SC_PAD, sizeof *x);
+  float *y = sc_zeros((size_t)(rows * vectors) + 16, sizeof *y);
   float *space = NULL;
   const char *why = x && y ? NULL : short_of_memory;
   double best = 1e9;
   int deep = 0;
   memset(to, 0, sizeof *to);
-  for (int64_t i = 0; x && i < cols; i++) x[i] = (float)(i % 7) * 0.1f - 0.3f;
+  for (int64_t i = 0; x && i < cols * vectors; i++) x[i] = events ? (float)(i % 10 == 0) : (float)(i % 7) * 0.1f - 0.3f;
   for (size_t k = 0; !why && k < sizeof formats / sizeof *formats; k++) {
     sc_packed made;
     sc_tile tile = any;
@@ -221,6 +252,7 @@ const char *sc_pack_fastest(sc_packed *to, const sc_ops *ops, int64_t rows, int6
       deep = 1;
       if (!tile.depths) continue;
     }
+    if (formats[k] == SC_FMT_columns && !events) continue;
     if (formats[k] != SC_FMT_dense && density > 0.6) continue;
     if (sc_pack(&made, formats[k], rows, cols, w, &tile)) continue;
     const int padded = formats[k] != SC_FMT_dense && made.m.n_values > 3 * live + 64;
@@ -229,7 +261,7 @@ const char *sc_pack_fastest(sc_packed *to, const sc_ops *ops, int64_t rows, int6
       continue;
     }
     space = sc_zeros(sc_product_workspace(&made.m), sizeof *space);
-    const double taken = space ? time_of(&made, ops, x, y, space) : best;
+    const double taken = space ? time_of(&made, ops, x, vectors, y, space) : best;
     free(space);
     if (taken < best) {
       sc_pack_free(to);
