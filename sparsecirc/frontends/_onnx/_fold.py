@@ -51,11 +51,15 @@ def lengths(shape: Array) -> tuple[Any, ...]:
     return tuple(n if isinstance(n, Size) else int(n) for n in np.asarray(shape).ravel().tolist())
 
 
+def _width(shape: Sequence[Any]) -> int | None:
+    return shape[-1] if shape and isinstance(shape[-1], int) else None
+
+
 def _constant_of_shape(t: Tensors, a: Attributes, x: Sequence[Any]) -> Any:
     value = np.asarray(a.get("value", np.zeros(1, np.float32))).ravel()
     shape = lengths(x[0])
     if any(isinstance(n, Size) for n in shape):
-        return Fill(float(value[0]))
+        return Fill(float(value[0]), _width(shape))
     _room(t, shape, "ConstantOfShape")
     return np.full(shape, value[0])
 
@@ -64,7 +68,8 @@ def _expand(t: Tensors, a: Attributes, x: Sequence[Any]) -> Any:
     shape = lengths(x[1])
     if any(isinstance(n, Size) for n in shape):
         if x[0].size and np.all(x[0] == x[0].flat[0]):
-            return Fill(float(x[0].flat[0]))
+            number = x[0].flat[0]
+            return Fill(number if isinstance(number, Size) else float(number), _width(shape))
         raise UnsupportedError("the ONNX file expands different numbers along T or B, which no layer here can hold")
     _room(t, shape, "Expand")
     wide = np.broadcast_shapes(x[0].shape, shape)
@@ -184,10 +189,14 @@ FOLDS: Mapping[str, Fold] = {
     "Equal": _pairwise(lambda a, b: a == b),
     "Greater": _pairwise(lambda a, b: a > b),
     "Less": _pairwise(lambda a, b: a < b),
+    "LessOrEqual": _pairwise(lambda a, b: a <= b),
+    "GreaterOrEqual": _pairwise(lambda a, b: a >= b),
+    "And": _pairwise(np.logical_and),
+    "Or": _pairwise(np.logical_or),
     "Not": lambda _t, _a, x: ~x[0],
     "Neg": lambda _t, _a, x: -x[0],
     "Sqrt": lambda _t, _a, x: np.sqrt(x[0]),
-    "ReduceProd": lambda _t, a, x: np.prod(x[0], axis=axes_of(a, x), keepdims=bool(a.get("keepdims", 1))),
+    "ReduceProd": lambda _t, a, x: np.asarray(np.prod(x[0], axis=axes_of(a, x), keepdims=bool(a.get("keepdims", 1)))),
     "Where": lambda _t, _a, x: np.where(x[0], x[1], x[2]),
 }
 """By operator."""

@@ -15,7 +15,8 @@ from sparsecirc.errors import FileFormatError, SparsecircError, UnsupportedError
 from sparsecirc.frontends._convert import with_zero_patterns
 from sparsecirc.frontends._onnx._build import Build
 from sparsecirc.frontends._onnx._fold import FOLDS, ON_SHAPES
-from sparsecirc.frontends._onnx._layers import HANDLERS
+from sparsecirc.frontends._onnx._layers import HANDLERS, KEEP_ORDER
+from sparsecirc.frontends._onnx._loops import loop, scan
 from sparsecirc.frontends._onnx._read import DEPTH_LIMIT, NODE_LIMIT, Tensors, TooLargeError, attributes, read_model
 from sparsecirc.frontends._onnx._recurrent import recurrent
 from sparsecirc.frontends._onnx._values import Anything, Axis, Fill, Size, Skipped, Unknown, Value
@@ -245,6 +246,8 @@ class _Reader:
         a = attributes(node, self.b.tensors, outer)
         if kind == "If":
             return self._branch(node, a, x, env, outer, depth)
+        if kind in ("Loop", "Scan"):
+            return self._loop(node, a, x, env)
         unknown = next((v for v in x if isinstance(v, Unknown)), None)
         if unknown is not None:
             return [unknown] * len(node.output)
@@ -256,7 +259,8 @@ class _Reader:
         if kind in _KEEP_FILLS and isinstance(x[0], Fill):
             same = all(isinstance(v, Fill) and v.value == x[0].value for v in x) if kind == "Concat" else True
             unlike = Unknown(f"Concat '{node.name}' joins different numbers along T or B")
-            return [Fill(x[0].value) if same else unlike] * len(node.output)
+            kept = x[0] if kind in ("Cast", "Identity") else Fill(x[0].value)
+            return [kept if same else unlike] * len(node.output)
         handler = _HANDLERS.get(kind)
         if handler is None:
             known = ", ".join(sorted(_HANDLERS))
@@ -265,7 +269,28 @@ class _Reader:
             )
         if not any(isinstance(v, Value) for v in x):
             return [Unknown(f"{kind} '{node.name}' works on what is neither a constant nor a value")] * len(node.output)
+        if kind not in KEEP_ORDER and any(isinstance(v, Value) and v.reversed for v in x):
+            raise UnsupportedError(f"{kind} '{node.name}' works on a sequence that the file has turned round in time")
         return handler(self.b, node, a, x)
+
+    def _loop(
+        self, node: Any, a: Mapping[str, Any], x: Sequence[Anything], env: Mapping[str, Anything]
+    ) -> Sequence[Anything]:
+        if "body" not in a or len(x) < 2:
+            raise FileFormatError(f"{node.op_type} '{node.name}' of the ONNX file has no body, or nothing to run on")
+        inner = dict(env)
+        self._constants(a["body"], inner)
+        self.reached += len(a["body"].node)
+        try:
+            if node.op_type == "Scan":
+                return scan(self.b, node, a, a["body"], x, inner)
+            return loop(self.b, node, a["body"], x, inner)
+        except SparsecircError:
+            raise
+        except (ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, AttributeError) as error:
+            raise FileFormatError(
+                f"the body of {node.op_type} '{node.name}' of the ONNX file has inputs that do not fit ({error})"
+            ) from error
 
     def _fold(self, node: Any, a: dict[str, Any], x: Sequence[Any]) -> Sequence[Anything]:
         open_ended = any(v is not None and v.dtype == object for v in x)

@@ -12,7 +12,7 @@ from sparsecirc.errors import UnsupportedError
 from sparsecirc.frontends._onnx._build import Attributes, Build
 from sparsecirc.frontends._onnx._fold import axes_of, lengths, slices
 from sparsecirc.frontends._onnx._shapes import reshaped
-from sparsecirc.frontends._onnx._values import Anything, Array, Axis, Value
+from sparsecirc.frontends._onnx._values import Anything, Array, Axis, Fill, Value
 from sparsecirc.ir import Add, Affine, Concat, Conv, Elementwise, Embedding, Linear, Multiply, Pool, TimeReduce
 
 Handler = Callable[[Build, Any, Attributes, Sequence[Anything]], "list[Anything]"]
@@ -208,14 +208,14 @@ def _one(b: Build, node: Any, value: Value, k: int, index: int, *, keep: bool) -
     elif axis == "D":
         names = (value.names[index],)
     elif axis == "T" and (index in (0, -1) or index + 1 == size):
-        how = "first" if index == 0 else "last"
+        how = "first" if (index == 0) != value.reversed else "last"
         names = tuple(
             b.add(TimeReduce(_label(b, node), (n,), how=how, feature_shape=b.specs[n].shape)) for n in value.names
         )
     else:
         raise UnsupportedError(f"{node.op_type} '{node.name}' picks entry {index} of an axis that a graph keeps whole")
     rest[k : k + 1] = [None] if keep else []
-    return replace(value, names=names, axes=tuple(rest))
+    return replace(value, names=names, axes=tuple(rest), reversed=value.reversed and axis != "T")
 
 
 def _slice(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> list[Anything]:
@@ -302,12 +302,21 @@ def _spatial(b: Build, node: Any, value: Value, rank: int) -> bool:
     raise UnsupportedError(f"{node.op_type} '{node.name}' runs over other axes than a layer here: {b.layout(value)}")
 
 
-def _window(node: Any, a: Attributes, rank: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+def _window(
+    node: Any, a: Attributes, kernel: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Stride, padding and dilation."""
-    pads = a.get("pads") or [0] * (2 * rank)
-    if a.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID") or pads[:rank] != pads[rank:]:
+    rank = len(kernel)
+    strides, dilations = tuple(a.get("strides") or [1] * rank), tuple(a.get("dilations") or [1] * rank)
+    pads, auto = list(a.get("pads") or [0] * (2 * rank)), a.get("auto_pad", "NOTSET")
+    if auto in ("SAME_UPPER", "SAME_LOWER") and set(strides) == {1}:
+        both = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
+        pads = [*(n // 2 for n in both), *(n - n // 2 for n in both)]
+    elif auto not in ("NOTSET", "VALID"):
+        raise UnsupportedError(f"{node.op_type} '{node.name}' pads by its strides: no layer here does")
+    if pads[:rank] != pads[rank:]:
         raise UnsupportedError(f"{node.op_type} '{node.name}' pads its two sides differently: no layer here does")
-    return tuple(a.get("strides") or [1] * rank), tuple(pads[:rank]), tuple(a.get("dilations") or [1] * rank)
+    return strides, tuple(pads[:rank]), dilations
 
 
 def _conv(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> list[Anything]:
@@ -315,10 +324,19 @@ def _conv(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> list[Any
     bias = x[2] if len(x) > 2 else None
     if not isinstance(x[1], np.ndarray) or not (bias is None or isinstance(bias, np.ndarray)):
         raise UnsupportedError(f"the weights of Conv '{node.name}' are no constants")
-    rank = x[1].ndim - 2
-    over_time = not _spatial(b, node, value, rank)
-    stride, padding, dilation = _window(node, a, rank)
-    params = {"weight": x[1].astype(np.float32)} | ({} if bias is None else {"bias": bias.astype(np.float32)})
+    weight, rank = x[1].astype(np.float32), x[1].ndim - 2
+    stride, padding, dilation = _window(node, a, x[1].shape[2:])
+    flat = [
+        k for k in range(rank) if value.axes[2 + k : 3 + k] == (None,) and x[1].shape[2 + k] == 1 and not padding[k]
+    ]
+    if flat and len(flat) < rank:  # a convolution over one axis, written as one over two
+        weight = weight.squeeze(tuple(2 + k for k in flat))
+        stride, padding, dilation = (
+            tuple(v for k, v in enumerate(w) if k not in flat) for w in (stride, padding, dilation)
+        )
+    kept = tuple(axis for k, axis in enumerate(value.axes) if k - 2 not in flat)
+    over_time = not _spatial(b, node, replace(value, axes=kept), weight.ndim - 2)
+    params = {"weight": weight} | ({} if bias is None else {"bias": bias.astype(np.float32)})
     name = b.add(
         Conv(_label(b, node), (value.name,), params, stride=stride, padding=padding, dilation=dilation,
              groups=a.get("group", 1), over_time=over_time)
@@ -328,12 +346,22 @@ def _conv(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> list[Any
 
 def _pool(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> list[Anything]:
     value, kernel = b.joined(_value(node, x[0]), node.name), tuple(a["kernel_shape"])
-    stride, padding, dilation = _window(node, a, len(kernel))
+    stride, padding, dilation = _window(node, a, kernel)
     if any(padding) or set(dilation) != {1} or a.get("ceil_mode") or not _spatial(b, node, value, len(kernel)):
         raise UnsupportedError(f"{node.op_type} '{node.name}' pads, dilates or rounds up: no pooling here does")
     how = "max" if node.op_type == "MaxPool" else "avg"
     name = b.add(Pool(_label(b, node), (value.name,), how=how, kernel=kernel, stride=stride))
     return [replace(value, names=(name,)), *[None] * (len(node.output) - 1)]
+
+
+def _reverse(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> list[Anything]:
+    """ReverseSequence over all steps; with fewer valid steps it would be no layer's input."""
+    value, steps = _value(node, x[0]), b.sizes.get("T", 1)
+    told = x[1].value if isinstance(x[1], Fill) else x[1]
+    whole = np.all(told == steps) if isinstance(told, np.ndarray) else told == steps
+    if value.axes[a.get("time_axis", 0)] != "T" or value.axes[a.get("batch_axis", 1)] != "B" or not whole:
+        raise UnsupportedError(f"ReverseSequence '{node.name}' turns round something else than all steps of a sequence")
+    return [replace(value, reversed=not value.reversed)]
 
 
 HANDLERS: Mapping[str, Handler] = {
@@ -349,6 +377,7 @@ HANDLERS: Mapping[str, Handler] = {
     "Conv": _conv,
     "Gather": _gather,
     "Gemm": _gemm,
+    "ReverseSequence": _reverse,
     "MatMul": _matmul,
     "Slice": _slice,
     "Split": _split,
@@ -357,3 +386,6 @@ HANDLERS: Mapping[str, Handler] = {
     "Unsqueeze": _unsqueeze,
 }
 """By operator."""
+KEEP_ORDER = frozenset({*PASS, "GRU", "LSTM", "RNN", "Relu", "ReverseSequence", "Sigmoid", "Slice", "Squeeze", "Tanh",
+                        "Transpose", "Unsqueeze", "Gather"})  # fmt: skip
+"""Those that also work on a sequence with the last step first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,20 +45,22 @@ def recurrent(b: Build, node: Any, a: Attributes, x: Sequence[Anything]) -> list
     weights = _weights(b, kind, name, a, x, len(directions))
     made = []
     for k, (reverse, cell) in enumerate(zip(directions, cells, strict=True)):
-        params = {role: _ours(cell, kind, w[k]) for role, w in weights.items()}
+        params = {role: ours(cell, kind, w[k]) for role, w in weights.items()}
         units = params["hh"].shape[1]
         label = b.label(name if len(directions) == 1 else f"{name}.{'reverse' if reverse else 'forward'}")
-        layer: Node = Recurrent(label, (source.name,), params, cell=cell, units=units, reverse=reverse)
+        backwards = reverse != source.reversed
+        layer: Node = Recurrent(label, (source.name,), params, cell=cell, units=units, reverse=backwards)
         if kind == "GRU" and not a.get("linear_before_reset", 0):
-            layer = ResetFirstGru(label, (source.name,), params, units=units, reverse=reverse)
+            layer = ResetFirstGru(label, (source.name,), params, units=units, reverse=backwards)
         made.append(b.add(layer))
     front: tuple[Any, ...] = ("B",) if a.get("layout") else ("D",)
     steps: tuple[Any, ...] = ("B", "T", "D", 0) if a.get("layout") else ("T", "D", "B", 0)
     last: tuple[Any, ...] = (*front, "D", 0) if a.get("layout") else (*front, "B", 0)
-    outputs: list[Anything] = [_value(tuple(f"{n}.h" for n in made), steps)]
+    outputs: list[Anything] = [replace(_value(tuple(f"{n}.h" for n in made), steps), reversed=source.reversed)]
     for k, port in ((1, "h"), (2, "c")):
         if len(node.output) > k and node.output[k]:
-            outputs.append(_value(tuple(_final(b, n, port, r) for n, r in zip(made, directions, strict=True)), last))
+            ends = [final_state(b, n, port, r != source.reversed) for n, r in zip(made, directions, strict=True)]
+            outputs.append(_value(tuple(ends), last))
         else:
             outputs.append(None)
     return outputs[: len(node.output)]
@@ -67,7 +70,8 @@ def _value(names: tuple[str, ...], axes: tuple[Any, ...]) -> Value:
     return Value(names, tuple(None if a == "D" and len(names) == 1 else a for a in axes))
 
 
-def _final(b: Build, layer: str, port: str, reverse: bool) -> str:
+def final_state(b: Build, layer: str, port: str, reverse: bool) -> str:
+    """A value that holds the state after the last step."""
     shape = b.specs[f"{layer}.{port}"].shape
     how = "first" if reverse else "last"
     return b.add(TimeReduce(b.label(f"{layer}.{port}_n"), (f"{layer}.{port}",), how=how, feature_shape=shape))
@@ -89,14 +93,14 @@ def _cell(kind: str, name: str, a: Attributes, k: int) -> Cell:
 def _options(kind: str, name: str, a: Attributes, x: Sequence[Anything]) -> None:
     if a.get("clip"):
         raise UnsupportedError(f"{kind} '{name}' clips its states at {a['clip']}: no layer here does")
-    if kind == "LSTM" and (a.get("input_forget") or (x[7] is not None and not _zero(x[7]))):
+    if kind == "LSTM" and (a.get("input_forget") or (x[7] is not None and not zero(x[7]))):
         raise UnsupportedError(f"LSTM '{name}' has peepholes or coupled gates: no layer here does")
     for k, what in ((5, "state"), (6, "cell state")):
         if kind != "LSTM" and k == 6:
             continue
         if isinstance(x[k], Skipped):
             continue
-        if x[k] is not None and not _zero(x[k]):
+        if x[k] is not None and not zero(x[k]):
             raise UnsupportedError(
                 f"{kind} '{name}' starts from a {what} that is not zero: layers here start from zero"
             )
@@ -105,7 +109,8 @@ def _options(kind: str, name: str, a: Attributes, x: Sequence[Anything]) -> None
         raise UnsupportedError(f"{kind} '{name}' takes valid steps that are no input of the file: no graph here can")
 
 
-def _zero(value: Anything) -> bool:
+def zero(value: Anything) -> bool:
+    """Whether it is a first state of zeros."""
     if isinstance(value, Fill):
         return value.value == 0
     return isinstance(value, np.ndarray) and value.dtype != object and not np.any(value)
@@ -141,7 +146,7 @@ def _weights(
     return found
 
 
-def _ours(cell: Cell, kind: str, array: Array) -> Array:
+def ours(cell: Cell, kind: str, array: Array) -> Array:
     """Gate blocks in our order."""
     order = _GATES[kind] if cell.n_gates > 1 else cell.gates
     blocks = np.split(array, len(order))

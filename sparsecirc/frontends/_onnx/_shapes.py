@@ -72,8 +72,8 @@ def _regrouped(b: Build, value: Value, groups: list[list[Axis]], hint: str) -> V
     for group in groups:
         if len(group) <= 1:
             axes.append(group[0] if group else None)
-        elif group == ["T", "B"]:
-            axes.append(("T", "B"))
+        elif group in (["T", "B"], ["B", "T"]):
+            axes.append(("T", "B") if group[0] == "T" else ("B", "T"))
         elif group == ["D", 0] and features == [0]:
             made = b.joined(value, hint)
             axes.append(0)
@@ -86,7 +86,12 @@ def _regrouped(b: Build, value: Value, groups: list[list[Axis]], hint: str) -> V
 
 
 def _parted(b: Build, value: Value, group: list[Axis], rest: list[Length]) -> list[Axis] | None:
-    """("T", "B") taken apart again, with the features behind it."""
+    """("T", "B") or ("B", "T") taken apart again, with the features behind it."""
     features = list(range(len(b.specs[value.names[0]].shape)))
-    wanted = [b.sizes["T"], b.sizes["B"], *(b.length(value, k) for k in features)] if value.time else []
-    return ["T", "B", *features] if group == [("T", "B"), *features] and rest == wanted else None
+    for both in (("T", "B"), ("B", "T")):
+        if group == [both, *features] and rest == [
+            *(b.sizes[a] for a in both),
+            *(b.length(value, k) for k in features),
+        ]:
+            return [*both, *features]
+    return None

@@ -65,11 +65,13 @@ class Value:
         names: of it there; several where ONNX stacks them along the axis "D".
         axes: what each axis of ONNX's value is.
         dtype: "f" or "i" (indices).
+        reversed: whether ONNX's value has the last step first.
     """
 
     names: tuple[str, ...]
     axes: tuple[Axis, ...]
     dtype: str = "f"
+    reversed: bool = False
 
     @property
     def name(self) -> str:
@@ -90,9 +92,15 @@ class Value:
 
 @dataclass(frozen=True)
 class Fill:
-    """One number everywhere, in a shape that depends on T or B: what first states are made of."""
+    """One number everywhere, in a shape that depends on T or B: what first states and valid steps are made of.
 
-    value: float
+    Attributes:
+        value: the number; a length where it is one.
+        width: of the last axis, where it is known.
+    """
+
+    value: float | Size
+    width: int | None = None
 
 
 @dataclass(frozen=True)
