@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import networkx
 import numpy as np
 import pytest
 from _onnx_graphs import network, sequence
@@ -19,7 +20,7 @@ pytest.importorskip("onnxruntime", reason="needs the package onnxruntime")
 
 from sparsecirc.export.onnx import export_onnx, run_onnx, stream_onnx  # noqa: E402
 from sparsecirc.export.onnx._form import Form  # noqa: E402
-from sparsecirc.export.onnx._split import components, groups, in_order  # noqa: E402
+from sparsecirc.export.onnx._split import components, groups, in_order, strong_components  # noqa: E402
 
 
 def apart(cell, sizes, *, inputs=6, seed=0, reverse=False, shuffled=True):
@@ -96,9 +97,9 @@ def triangular(cell, units, *, cycle=0, seed=0, reverse=False):
 
 
 @pytest.mark.parametrize(("reverse", "lengths"), [(False, False), (True, True)])
-@pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "lstm"])
+@pytest.mark.parametrize("cell", ["rnn_tanh", "rnn_relu", "lstm", "gru", "lif", "synaptic", "alif", "li"])
 def test_units_in_an_order(tmp_path, cell, reverse, lengths):
-    units = 700 if cell.startswith("rnn") else 360
+    units = 360 if cell == "lstm" else 500 if cell == "gru" else 1100 if CELLS[cell].vectors else 700
     graph = triangular(cell, units, cycle=50, reverse=reverse)
     done = export_onnx(graph, tmp_path / "net.onnx", lengths=lengths)
     assert any("is written in" in n for n in done.notes)
@@ -108,8 +109,45 @@ def test_units_in_an_order(tmp_path, cell, reverse, lengths):
     onnx.checker.check_model(onnx.load(done.paths[0]), full_check=True)
 
 
+@pytest.mark.parametrize("density", [0.0, 0.02, 0.05, 0.1, 0.5])
+@pytest.mark.parametrize("n", [1, 2, 7, 40])
+def test_strong_components_behind_what_they_read(n, density):
+    for seed in range(10):
+        reads = np.random.default_rng(seed).random((n, n)) < density
+        found = strong_components(reads)
+        graph = networkx.from_numpy_array(reads, create_using=networkx.DiGraph)
+        want = {frozenset(c) for c in networkx.strongly_connected_components(graph)}
+        assert {frozenset(part.tolist()) for part in found} == want
+        place = {unit: k for k, part in enumerate(found) for unit in part.tolist()}
+        assert all(place[source] <= place[unit] for unit, source in np.argwhere(reads).tolist())
+
+
+@pytest.mark.parametrize(("cell", "form"), [("lstm", "op"), ("lstm", "scan"), ("gru", "auto"), ("gru", "packed")])
+def test_cycles_that_read_earlier_ones(tmp_path, cell, form):
+    units = 480 if form == "op" else 800
+    base = recurrent_graph(CELLS[cell], 6, units, 1.0, seed=2)
+    block = np.random.default_rng(3).permutation(np.arange(units) % 4)  # each block reads itself and those before
+    layer = base.recurrent[0]
+    keep = np.tile(block[:, None] >= block[None, :], (layer.cell.n_gates, 1))
+    graph = replace(base.replace_nodes(layer.with_params(hh=layer.params["hh"] * keep)), outputs={"y": "rnn"})
+    done = export_onnx(graph, tmp_path / "net.onnx", form=form)
+    size = units // 4
+    assert any(f"is written in 4 parts of {size}, {size}, {size}, {size} units" in n for n in done.notes), done.notes
+    assert done.form.startswith("scan") == (cell == "gru" or form == "scan")
+    for steps, batch in ((1, 1), (9, 3)):
+        close(done.paths[0], graph, sequence(np.random.default_rng(1), steps, batch, 6))
+
+
+@pytest.mark.parametrize(("form", "consumer"), [("op", "any"), ("auto", "openvino"), ("auto", "tract")])
+def test_a_gru_stays_an_operator_where_scans_are_slow(tmp_path, form, consumer):
+    graph = triangular("gru", 500)
+    done = export_onnx(graph, tmp_path / "net.onnx", form=form, consumer=consumer, step=False)
+    assert "scan" not in done.form
+    assert "scan" in export_onnx(graph, tmp_path / "net.onnx", step=False).form
+
+
 def test_an_order_is_not_made_up():
-    for graph in (triangular("gru", 240), recurrent_graph(CELLS["lstm"], 6, 240, 0.1, seed=1)):
+    for graph in (triangular("lstm", 40), recurrent_graph(CELLS["lstm"], 6, 240, 0.1, seed=1)):
         assert len(in_order(graph.recurrent[0], Form.OP)) == 1
     layer = triangular("lstm", 240, cycle=50).recurrent[0]
     parts = in_order(layer, Form.OP)

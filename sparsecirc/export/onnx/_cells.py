@@ -28,8 +28,8 @@ def drive(b: Builder, node: Recurrent, x: str, rank: int) -> str:
     return x if bias is None else b.op("Add", [x, b.const(bias, f"{hint}.bias")], hint)
 
 
-def step(b: Builder, node: Recurrent, driven: str, state: States) -> States:
-    """New states from the driven input and the carried states.
+def step(b: Builder, node: Recurrent, driven: str, state: States, beside: str = "") -> States:
+    """New states from the driven input and the carried states; ``beside`` is added to the recurrent product.
 
     Raises:
         UnsupportedError: a cell without a body here.
@@ -39,7 +39,10 @@ def step(b: Builder, node: Recurrent, driven: str, state: States) -> States:
         raise UnsupportedError(
             f"layer '{node.name}' is a '{node.cell.name}', which has no ONNX body: expected one of {', '.join(_BODIES)}"
         )
-    new = body(b, node, driven, _recurrence(b, node, state), state)
+    rec = _recurrence(b, node, state)
+    if beside:
+        rec = beside if rec is None else b.op("Add", [rec, beside], f"{node.name}.rec.all")
+    new = body(b, node, driven, rec, state)
     if "hr" in node.params:
         new["h"] = b.product(new["h"], node, "hr", "", f"{node.name}.projected")
     return new

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsecirc.cells import GRU
 from sparsecirc.export.onnx._builder import Builder, Dim
 from sparsecirc.export.onnx._cells import carried, drive, step
-from sparsecirc.export.onnx._form import Form, choose, sparse_enough, why_not_operator
+from sparsecirc.export.onnx._form import Choice, Consumer, Form, choose, sparse_enough, why_not_operator
 from sparsecirc.export.onnx._functions import (
     DOMAIN,
     driven_function,
@@ -19,7 +20,7 @@ from sparsecirc.export.onnx._functions import (
     recurrent_function,
 )
 from sparsecirc.export.onnx._lowering import Lowering, as_float, sparse_product
-from sparsecirc.export.onnx._split import groups, in_order, part_of
+from sparsecirc.export.onnx._split import groups, in_order, part_of, rows_of
 from sparsecirc.ir import Recurrent
 
 _OPERATORS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
@@ -69,23 +70,41 @@ def _whole(low: Lowering, node: Recurrent, x: str, form: Form, wanted: list[str]
 def _parted(low: Lowering, node: Recurrent, x: str, form: Form, wanted: list[str]) -> dict[str, str]:
     """A layer in the parts that it falls into, or whole."""
     units, ordered = groups(node, form), False
-    if len(units) == 1:
+    if len(units) == 1 and (node.cell is not GRU or _may_scan(low)):
         units, ordered = in_order(node, form), True
     if len(units) == 1:
         return _whole(low, node, x, form, wanted)
     low.split[node.name] = [len(u) for u in units]
+    if ordered and node.cell is GRU and form is Form.OP:
+        low.b.packed = low.form is not Form.SCAN
+        low.choices[node.name] = Choice(
+            Form.SCAN, low.b.packed, "its units read each other in an order, which ONNX's operator cannot use"
+        )
+    fed = [node.cell.feedback] if ordered and node.cell.feedback not in wanted else []
     made: list[dict[str, str]] = []
     for k, mine in enumerate(units):
-        given, reads = x, None
-        if ordered and k:
-            rows = (np.arange(node.cell.n_gates)[:, None] * node.units + mine).ravel()
-            read = [j for j in range(k) if np.any(node.weight("hh")[np.ix_(rows, units[j])])]
-            if read:
-                before = [_shifted(low, node, made[j]["h"], j) for j in read]
+        rows, given, reads, beside = rows_of(node, mine), x, None, ""
+        read = [j for j in range(k) if ordered and np.any(node.weight("hh")[np.ix_(rows, units[j])])]
+        if read:
+            reads = np.concatenate([units[j] for j in read])
+            before = [_shifted(low, node, made[j][node.cell.feedback], j) for j in read]
+            if node.cell is GRU:
+                earlier = low.b.op("Concat", before, f"{node.name}.part{k}.earlier", axis=-1)
+                weight = node.weight("hh")[np.ix_(rows, reads)]
+                beside, reads = low.b.linear(earlier, weight, None, 3, f"{node.name}.part{k}.beside"), None
+            else:
                 given = low.b.op("Concat", [x, *before], f"{node.name}.part{k}.input", axis=-1)
-                reads = np.concatenate([units[j] for j in read])
-        made.append(_whole(low, part_of(node, mine, k, reads), given, form, wanted))
+        part = part_of(node, mine, k, reads)
+        if ordered and node.cell is GRU:
+            made.append(_scan(low, part, given, [*wanted, *fed], beside))
+        else:
+            made.append(_whole(low, part, given, form, [*wanted, *fed]))
     return _together(low, node, made, units)
+
+
+def _may_scan(low: Lowering) -> bool:
+    """Whether a layer that has an operator may become Scans: they are slow in OpenVINO and tract."""
+    return low.form is not Form.OP and low.consumer in (Consumer.ANY, Consumer.ONNXRUNTIME, Consumer.LIBRARY)
 
 
 def _shifted(low: Lowering, node: Recurrent, h: str, k: int) -> str:
@@ -172,7 +191,8 @@ def _driven(low: Lowering, node: Recurrent, x: str) -> dict[str, str]:
     return dict(zip(states, made, strict=True))
 
 
-def _scan(low: Lowering, node: Recurrent, x: str, wanted: list[str]) -> dict[str, str]:
+def _scan(low: Lowering, node: Recurrent, x: str, wanted: list[str], beside: str = "") -> dict[str, str]:
+    """A Scan over one step; ``beside`` (T, B, gates * units) is added to the recurrent product."""
     b, n, shapes = low.b, node.name, node.states()
     driven = drive(b, node, x, low.rank(node.inputs[0]))
     body = b.body()
@@ -184,20 +204,21 @@ def _scan(low: Lowering, node: Recurrent, x: str, wanted: list[str]) -> dict[str
         # said aloud: tract takes a missing value for a float64
         initial.append(b.op("ConstantOfShape", [shape], f"{n}.{s}.zero", value=zero))
     state = {s: b.name(f"{n}.{s}.before") for s in names}
-    inner = [b.name(f"{n}.drive_t")]
-    new = step(body, node, inner[0], state)
-    scanned = [driven]
+    inner = [b.name(f"{n}.drive_t"), *([b.name(f"{n}.beside_t")] if beside else [])]
+    new = step(body, node, inner[0], state, inner[-1] if beside else "")
+    scanned = [driven, *([beside] if beside else [])]
     if low.lengths:
         inner.append(b.name(f"{n}.live_t"))
         scanned.append(b.op("Cast", [low.live(node.inputs[0])[1]], f"{n}.live", to=b.onnx.TensorProto.FLOAT))
-        finals, emitted = _held(body, node, new, state, wanted, inner[1])
+        finals, emitted = _held(body, node, new, state, wanted, inner[-1])
     else:
         finals = [body.op("Identity", [new[s]], f"{n}.{s}.after") for s in names]
         emitted = [body.op("Identity", [new[p]], f"{n}.{p}_t") for p in wanted]
     drive_shape = low.specs[node.inputs[0]].shape if "ih" not in node.params else (node.cell.n_gates * node.units,)
     info = body.value_info
     carried_in = [info(state[s], ["B", *shapes[s]]) for s in names]
-    given: list[list[Dim]] = [["B", *drive_shape], ["B"]]
+    wide: list[Dim] = ["B", *drive_shape]
+    given: list[list[Dim]] = [wide, wide, ["B"]] if beside else [wide, ["B"]]
     graph = body.graph(
         f"{n}.step",
         [*carried_in, *(info(v, shape) for v, shape in zip(inner, given, strict=False))],

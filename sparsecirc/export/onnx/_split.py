@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsecirc.cells import GRU
 from sparsecirc.export.onnx._form import Form
 from sparsecirc.ir import Recurrent
 
@@ -17,8 +18,8 @@ _PER_WEIGHT = 4.2e-5
 """Microseconds of a standard runtime for one weight of a recurrent matrix, zeros included; one core, AVX-512."""
 _PER_STEP = {Form.OP: 1.0, Form.SCAN: 7.0}
 """Microseconds that one operator takes for each step, whatever its size."""
-_ADDITIVE = ("rnn_tanh", "rnn_relu", "lstm")
-"""Cells that add the recurrent product to the input's."""
+_IN_TURN = {Form.OP: 2.0, Form.SCAN: 7.0}
+"""The same where it reads what earlier ones gave, which has to be put beside its input."""
 _AT_ONCE = 0.25
 """Price of a weight whose product runs over all steps at once, beside one that runs step by step."""
 
@@ -51,18 +52,11 @@ def components(node: Recurrent) -> list[Units]:
     """Units that are connected through the recurrent matrix, in either direction."""
     linked = _linked(node)
     linked |= linked.T
-    label = np.full(node.units, -1)
+    left = np.ones(node.units, bool)
     found: list[Units] = []
-    for first in range(node.units):
-        if label[first] >= 0:
-            continue
-        inside = np.zeros(node.units, bool)
-        inside[first] = True
-        front = inside.copy()
-        while front.any():
-            front = linked[front].any(axis=0) & ~inside
-            inside |= front
-        label[inside] = len(found)
+    while left.any():
+        inside = _reached(linked, int(np.argmax(left)))
+        left &= ~inside
         found.append(np.flatnonzero(inside))
     return found
 
@@ -86,27 +80,36 @@ def in_order(node: Recurrent, form: Form) -> list[Units]:
 
     What a group reads of earlier ones is known for all steps before it begins, so it enters through its input matrix,
     whose product runs over all steps at once. The new gate of a GRU multiplies its recurrent product by the reset,
-    which an input product cannot be; neurons would sum in another order.
+    which an input product cannot be: its groups are Scans that take both.
     """
     everything = [np.arange(node.units)]
-    if node.cell.name not in _ADDITIVE or form is not Form.OP or "hr" in node.params or "ih" not in node.params:
+    whole = "ih" in node.params and "hh" in node.params and "hr" not in node.params and not node.feature_shape
+    if form not in _PER_STEP or not whole:
         return everything
-    front, core, back = _levels(_linked(node))
-    if len(core) > 0.75 * node.units:
+    parts = strong_components(_linked(node))
+    if max(map(len, parts)) > 0.75 * node.units:
         return everything
-    overhead, price = _PER_STEP[form], _PER_WEIGHT * node.cell.n_gates
-    best, cost = everything, overhead + price * node.units**2
+    price, each = _PER_WEIGHT * node.cell.n_gates, _IN_TURN[Form.SCAN if node.cell is GRU else form]
+    best, cost = everything, _PER_STEP[form] + price * node.units**2
     for count in (2, 3, 4, 6, 8, 12):
-        size = -(-node.units // count)
-        bins = [front[k : k + size] for k in range(0, len(front), size)]
-        bins += [core] * bool(len(core)) + [back[k : k + size] for k in range(0, len(back), size)]
+        bins = _in_turn(parts, -(-node.units // count))
         seen, price_here = 0, 0.0
         for units in bins:
-            price_here += 2 * overhead + price * (len(units) ** 2 + _AT_ONCE * len(units) * seen)
+            price_here += each + price * (len(units) ** 2 + _AT_ONCE * len(units) * seen)
             seen += len(units)
         if price_here < cost:
             best, cost = bins, price_here
     return best
+
+
+def _in_turn(parts: list[Units], capacity: int) -> list[Units]:
+    """Neighbours joined as long as they fit; their order stays."""
+    bins: list[list[Units]] = [[]]
+    for part in parts:
+        if bins[-1] and sum(map(len, bins[-1])) + len(part) > capacity:
+            bins.append([])
+        bins[-1].append(part)
+    return [np.concatenate(b) for b in bins]
 
 
 def _linked(node: Recurrent) -> NDArray[np.bool_]:
@@ -115,27 +118,74 @@ def _linked(node: Recurrent) -> NDArray[np.bool_]:
     return linked
 
 
-def _levels(linked: NDArray[np.bool_]) -> tuple[Units, Units, Units]:
-    """Units that read only units before them, those on a cycle or between two, and those that only later ones read."""
+def strong_components(linked: NDArray[np.bool_]) -> list[Units]:
+    """Units that read each other around a cycle, and single ones, each group behind all that it reads.
+
+    Around a unit: what it reads, its own group, the others, what reads it (Fleischer, Hendrickson & Pinar 2000).
+    """
     reads = linked.copy()
     np.fill_diagonal(reads, False)
+    found: list[Units] = []
+    todo = [np.arange(len(reads))]
+    settled: list[bool] = [False]
+    while todo:
+        units, done = todo.pop(), settled.pop()
+        if done or len(units) < 2:
+            found += [units] * bool(len(units))
+            continue
+        here = reads[np.ix_(units, units)]
+        front, core, back = _peeled(here)
+        pieces = [(np.array([u]), True) for u in front]
+        if len(core):
+            below, above = _reached(here, core[0]), _reached(here.T, core[0])
+            inside = np.zeros(len(units), bool)
+            inside[core] = True
+            pieces += [
+                (np.flatnonzero(inside & below & ~above), False),
+                (np.flatnonzero(inside & below & above), True),
+                (np.flatnonzero(inside & ~below & ~above), False),
+                (np.flatnonzero(inside & above & ~below), False),
+            ]
+        pieces += [(np.array([u]), True) for u in back]
+        todo += [units[piece] for piece, _ in reversed(pieces)]
+        settled += [whole for _, whole in reversed(pieces)]
+    return found
+
+
+def _peeled(reads: NDArray[np.bool_]) -> tuple[Units, Units, Units]:
+    """Units that read only units before them, those on a cycle or between two, and those that only later ones read."""
     left = np.ones(len(reads), bool)
-    front: list[Units] = []
-    back: list[Units] = []
-    for found, axis in ((front, 1), (back, 0)):
-        while left.any():
-            free = left & ~(reads & left[None, :] & left[:, None]).any(axis=axis)
-            if not free.any():
-                break
-            found.append(np.flatnonzero(free))
-            left &= ~free
-    none = np.zeros(0, np.intp)
-    return np.concatenate([*front, none]), np.flatnonzero(left), np.concatenate([*back[::-1], none])
+    ends: list[Units] = []
+    for linked in (reads, reads.T):
+        count = linked[:, left].sum(axis=1)
+        taken: list[Units] = []
+        while len(free := np.flatnonzero(left & (count == 0))):
+            taken.append(free)
+            left[free] = False
+            count = count - linked[:, free].sum(axis=1)
+        ends.append(np.concatenate([*taken, np.zeros(0, np.intp)]))
+    return ends[0], np.flatnonzero(left), ends[1][::-1]
+
+
+def _reached(reads: NDArray[np.bool_], first: int) -> NDArray[np.bool_]:
+    """A unit and all that it reads, through others too."""
+    inside = np.zeros(len(reads), bool)
+    inside[first] = True
+    front = inside
+    while front.any():
+        front = reads[front].any(axis=0) & ~inside
+        inside = inside | front
+    return inside
+
+
+def rows_of(node: Recurrent, units: Units) -> Units:
+    """Rows of the layer's matrices that belong to some of its units."""
+    return (np.arange(node.cell.n_gates)[:, None] * node.units + units).ravel()
 
 
 def part_of(node: Recurrent, units: Units, k: int, reads: Units | None = None) -> Recurrent:
     """The layer with some of its units, which read each other and, through their input, the units ``reads``."""
-    rows = (np.arange(node.cell.n_gates)[:, None] * node.units + units).ravel()
+    rows = rows_of(node, units)
     params: dict[str, NDArray[Any]] = {}
     for role in node.params:
         value = node.weight(role)
