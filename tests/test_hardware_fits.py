@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparsecirc import load_graph
 from sparsecirc._pattern import Pattern
@@ -272,3 +274,64 @@ def test_the_command_lists_chips_and_writes_what_fits(tmp_path: Path, capsys: An
     save_graph(net(100), tmp_path / "zero.safetensors")
     assert main(["fits", str(tmp_path / "zero.safetensors"), "--chip", "loihi1", "--cores"]) == 0
     assert "connections between cores" in capsys.readouterr().out
+
+
+# ---- any network ---------------------------------------------------------------------------------------------------
+sizes = st.integers(1, 90)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, st.integers(1, 12), st.integers(1, 20), st.floats(0, 1), st.integers(0, 99), st.data())
+def test_whatever_is_advised_makes_it_fit(
+    units: int, out: int, inputs: int, density: float, seed: int, data: st.DataObject
+) -> None:
+    graph = net(units, out, inputs, density, SUBTRACT, seed, SYNAPTIC)
+    limit = data.draw(st.sampled_from(["fan_in", "fan_out", "fan_out_average", "synapses"]))
+    value = data.draw(st.integers(1, 200))
+    chip = Chip("tight", "tight", {limit: Limit(value, "test")}, resets=(Reset.SUBTRACT,))
+    fit = fits(graph, chip)
+    found = check(fit, limit)
+    if found.ok:
+        assert found.needed <= found.allowed
+        return
+    assert found.needed > found.allowed
+    assert found.cure
+    smaller = fit.pruned(graph)
+    again = check(fits(smaller, chip), limit)
+    assert again.ok, (limit, again)
+    kept = sum(p.nnz for n in smaller.nodes for p in n.patterns.values())
+    assert kept < sum(p.nnz for n in graph.nodes for p in n.patterns.values())
+    for before, after in zip(graph.nodes, smaller.nodes, strict=True):
+        for role, pattern in after.patterns.items():  # nothing grows, and what stays keeps its weight
+            assert not np.any(pattern.mask() & ~before.patterns[role].mask())
+            live = pattern.mask()
+            np.testing.assert_array_equal(after.weight(role)[live], before.weight(role)[live])
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, st.integers(1, 12), st.floats(0, 1), st.integers(0, 99), st.integers(1, 40), st.integers(1, 120))
+def test_cores_hold_each_unit_and_connection_once(
+    units: int, out: int, density: float, seed: int, neurons: int, axons: int
+) -> None:
+    graph = net(units, out, 8, density, seed=seed)
+    chip = LOIHI1.with_limits(neurons_per_core=neurons, in_axons_per_core=axons, synapse_bits_per_core=4000)
+    wired = network(graph)
+    reason = ""
+    try:
+        spread = partition(wired, chip)
+    except UnsupportedError as error:
+        reason = str(error)
+    if reason:  # a unit that hears more than a core does
+        assert "alone" in reason
+        heard = [sum((c.weight != 0).sum(axis=1) for c in wired.into(p.name)) for p in wired.neurons]
+        most = max(int(np.max(h)) for h in heard)
+        assert most > axons or most * loihi1_axon_bits(1, 1) > 4000
+        return
+    for population in wired.neurons:
+        held = sorted(u for c in spread.cores if c.population == population.name for u in c.units)
+        assert held == list(range(population.units))
+    assert all(len(c.units) <= neurons for c in spread.cores)
+    assert all(c.in_axons <= axons for c in spread.cores)
+    assert all((c.synapse_bits or 0) <= 4000 for c in spread.cores)
+    assert sum(c.connections for c in spread.cores) == sum(len(p.connections[0]) for p in wired.projections)
+    assert 0 <= spread.crossing <= sum(len(p.connections[0]) for p in wired.projections)

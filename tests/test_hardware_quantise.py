@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,21 +10,27 @@ import numpy as np
 import pytest
 
 from sparsecirc.cells import ALIF, LIF, SYNAPTIC, Cell, Options, Reset
+from sparsecirc.cli import main
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.hardware import (
     BRAINSCALES2,
     LOIHI1,
     LOIHI2,
+    SPINNAKER2,
     XYLO_AUDIO2,
+    answers,
+    classes,
     export_lava,
     export_xylo,
     network,
     quantise,
+    round_weights,
+    weight_cost,
 )
 from sparsecirc.hardware._loihi import LoihiNetwork, to_loihi
 from sparsecirc.hardware._network import one_threshold, with_ones
 from sparsecirc.hardware._xylo import XyloNetwork, to_xylo
-from sparsecirc.ir import Graph, interpret
+from sparsecirc.ir import Graph, Linear, interpret, save_graph
 from sparsecirc.testing import recurrent_graph
 
 sys.path.insert(0, str(Path(__file__).parent / "emulators"))
@@ -199,3 +206,93 @@ def test_one_threshold_keeps_every_spike() -> None:
         z = (v > theta).astype(float)
         v = v * (1 - z)
         np.testing.assert_array_equal(z, want[t])
+
+
+# ---- answers and their cost ----------------------------------------------------------------------------------------
+def with_readout(seed: int = 0) -> Graph:
+    """Two layers of neurons and a linear read-out that the host runs."""
+    rng = np.random.default_rng(seed)
+    graph = recurrent_graph(LIF, 8, 17, 0.4, options=ZERO, seed=2)
+    tail = Linear("out", ("rnn",), {"weight": rng.standard_normal((3, 17)).astype(np.float32),
+                                    "bias": np.array([0.1, -0.2, 0.3], np.float32)})  # fmt: skip
+    return Graph((*graph.nodes, tail), {"y": "out"}, dt=1e-3)
+
+
+def several(samples: int) -> np.ndarray:
+    return (np.random.default_rng(5).random((40, samples, 8)) < 0.3).astype(np.float32)
+
+
+def test_the_host_does_what_the_graph_does() -> None:
+    graph, x = with_readout(), several(6)
+    run = interpret(graph, x, keep_values=True)
+    found = answers(graph, {k: v for k, v in run.values.items() if k.startswith("rnn.")})
+    np.testing.assert_allclose(found["y"], run.outputs["y"], atol=1e-12)
+    np.testing.assert_array_equal(classes(found), run.outputs["y"].sum(axis=0).argmax(axis=1))
+    both = Graph(graph.nodes, {"spikes": "rnn", "y": "out"}, dt=1e-3)
+    assert set(answers(both, run.values)) == {"spikes", "y"}
+    with pytest.raises(UsageError, match=r"holds no 'rnn\.spk'"):
+        answers(graph, {"other.spk": x})
+
+
+def test_accuracy_is_measured_before_and_after() -> None:
+    graph, x = with_readout(), several(60)
+    labels = classes(interpret(graph, x).outputs)
+    labels[:15] = (labels[:15] + 1) % 3  # so that a quarter of the answers is wrong
+    cost = quantise(graph, LOIHI2).cost(x, labels=labels)
+    assert cost.accuracy == 0.75
+    assert cost.chip_accuracy is not None
+    assert cost.changed is not None
+    assert abs(cost.chip_accuracy - 0.75) <= cost.changed <= 0.2
+    assert "accuracy 75.00%" in cost.table()
+    with pytest.raises(UsageError, match="59 labels for 60 samples"):
+        quantise(graph, LOIHI2).cost(x, labels=labels[:-1])
+
+
+def test_weights_alone_where_the_arithmetic_is_not_known() -> None:
+    graph, x = with_readout(), several(60)
+    labels = classes(interpret(graph, x).outputs)
+    coarse = round_weights(graph, 4)
+    before, after = ({n.name: n for n in g.nodes} for g in (graph, coarse))
+    for role in ("ih", "hh"):
+        weight = after["rnn"].weight(role)
+        assert len(np.unique(weight)) <= 15
+        step = np.abs(before["rnn"].weight(role)).max() / 7
+        assert np.abs(weight - before["rnn"].weight(role)).max() <= step / 2 + 1e-6
+        assert np.array_equal(weight == 0, (np.abs(before["rnn"].weight(role)) < step / 2))
+    assert np.array_equal(after["out"].weight("weight"), before["out"].weight("weight"))  # the host's
+    cost = weight_cost(graph, BRAINSCALES2, x, labels=labels)
+    assert cost.accuracy == 1.0
+    assert cost.layers[0].weight_error > 0
+    wide = weight_cost(graph, BRAINSCALES2.with_limits(weight_bits=24), x, labels=labels)
+    assert wide.layers[0].differ == 0
+    assert wide.chip_accuracy == 1.0
+    with pytest.raises(UnsupportedError, match="neither the arithmetic nor the weights"):
+        weight_cost(graph, SPINNAKER2, x)
+    with pytest.raises(UsageError, match="1 bits"):
+        round_weights(graph, 1)
+
+
+def test_the_command_measures_on_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    graph, x = with_readout(), several(10)
+    save_graph(graph, tmp_path / "net.safetensors")
+    np.savez(tmp_path / "test.npz", x=x, y=classes(interpret(graph, x).outputs))
+    model = [str(tmp_path / "net.safetensors"), "--data"]
+    assert main(["fits", *model, str(tmp_path / "test.npz")]) == 0
+    said = capsys.readouterr().out
+    assert said.count("accuracy 100.00%") >= 3
+    assert "7-bit weights (all else exact) of brainscales2" in said
+    assert "in the numbers of xylo-audio2: layer 'rnn' is a lif" in said
+    assert main(["fits", *model, str(tmp_path / "test.npz"), "--chip", "loihi2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["costs"]["loihi2"]["accuracy"] == 1.0
+    np.savez(tmp_path / "narrow.npz", x=x[..., :3])
+    np.savez(tmp_path / "few.npz", x=x, y=np.arange(3))
+    np.savez(tmp_path / "other.npz", z=x)
+    (tmp_path / "text.npz").write_text("x")
+    np.save(tmp_path / "bare.npy", x)
+    for name, words in (
+        ("narrow.npz", "expected numbers (time, batch, 8)"), ("few.npz", "expected 10 whole numbers"),
+        ("other.npz", "holds z: expected x"), ("text.npz", "holds no arrays by name"), ("none.npz", "is not a file"),
+        ("bare.npy", "holds no arrays by name"),
+    ):  # fmt: skip
+        assert main(["fits", *model, str(tmp_path / name)]) == 2
+        assert words in capsys.readouterr().err

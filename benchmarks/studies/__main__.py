@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.studies._chips import CHIP_STUDY
 from benchmarks.studies._continual import CONTINUAL
 from benchmarks.studies._exports import EXPORTS
 from benchmarks.studies._footprint import FOOTPRINT
@@ -26,7 +27,19 @@ from sparsecirc.errors import SparsecircError
 
 STUDIES: dict[str, Study] = {
     study.name: study
-    for study in (CONTINUAL, DST_STUDY, EXPORTS, FOOTPRINT, G2G_STUDY, INTEGERS, LATTICE, ONNX_FORMS, REBER, STRUCTURES)
+    for study in (
+        CHIP_STUDY,
+        CONTINUAL,
+        DST_STUDY,
+        EXPORTS,
+        FOOTPRINT,
+        G2G_STUDY,
+        INTEGERS,
+        LATTICE,
+        ONNX_FORMS,
+        REBER,
+        STRUCTURES,
+    )
 }
 
 

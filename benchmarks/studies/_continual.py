@@ -7,7 +7,7 @@ sparse networks and Adam, and their 10 x 60k setting once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -100,13 +100,12 @@ class Stream:
         few = (x[: self.train], y[: self.train], x_test[: self.test], y_test[: self.test])
         return cl.permuted(*few, self.tasks, seed=seed, name=self.name)
 
-    def network(self, seed: int, outputs: int) -> cl.SpikingNet:
+    def network(self, seed: int, outputs: int, **more: Any) -> cl.SpikingNet:
         """A new network; its weights and its pattern depend on the seed alone."""
         torch.manual_seed(seed)
-        if not self.groups:
-            return cl.mlp(784, [self.hidden] * 2, outputs, steps=self.steps, density=self.density)
-        modules = modules_of(self.density, self.groups)
-        return cl.mlp(784, [self.hidden] * 2, outputs, steps=self.steps, density=self.density, pattern=modules)
+        modules = modules_of(self.density, self.groups) if self.groups else None
+        hidden = [self.hidden] * 2
+        return cl.mlp(784, hidden, outputs, steps=self.steps, density=self.density, pattern=modules, **more)
 
 
 def modules_of(density: float, groups: int) -> Modular:
@@ -152,16 +151,18 @@ SPLIT = Stream("split-mnist", 5, 10000, 10000, 400, 5, split=True)
 SPARSE = Stream("permuted-mnist-5x20k-sparse90", 5, 20000, 5000, 1200, 5, density=0.1, rate=0.3)
 WIDE = replace(SPARSE, name="permuted-mnist-5x20k-dense1200", density=1.0)
 MODULAR = replace(SPARSE, name="permuted-mnist-5x20k-g2g90", groups=8)
+TRAINING = replace(FIVE, name="permuted-mnist-5x20k-training")
 TEN = Stream("permuted-mnist-10x20k", 10, 20000, 5000, 800, 6, rate=0.15)
 PAPER = Stream("permuted-mnist-10x60k", 10, 60000, 10000, 800, 6)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A method, and its optimizer where that is not SGD at the rate of the stream."""
+    """A method, its optimizer where that is not SGD at the rate of the stream, and settings of its network."""
 
     make: Callable[[], cl.Method]
     optimizer: Callable[[], cl.MakeOptimizer] | None = None
+    network: Mapping[str, Any] = field(default_factory=dict)
 
 
 def hlop(rule: cl.Oja = cl.ORTHONORMAL, mode: cl.Mode = cl.Mode.TRACE) -> cl.HLOP:
@@ -189,6 +190,19 @@ METHODS: dict[str, Entry] = {
     "hlop_automatic": Entry(lambda: cl.HLOP(mode=cl.Mode.TRACE)),
     "ledger": Entry(cl.MaskLedger),
 }
+LOW, HIGH = -0.4242, 2.8215
+"""Black and white, standardised."""
+TRAINING_METHODS: dict[str, Entry] = {
+    "bptt": Entry(hlop),
+    "ottt": Entry(hlop, network={"learning": cl.OTTT()}),
+    "dsr": Entry(
+        lambda: cl.HLOP(cl.PERMUTED_MNIST, mode=cl.Mode.TRACE, rows=cl.WeightedRate()), network={"learning": cl.DSR()}
+    ),
+    "rate_coding": Entry(hlop, network={"coding": cl.RateCoding(LOW, HIGH)}),
+    "latency_coding": Entry(hlop, network={"coding": cl.LatencyCoding(LOW, HIGH)}),
+    "feedback_alignment": Entry(hlop, network={"feedback": cl.FeedbackAlignment(0)}),
+    "sign_symmetric": Entry(hlop, network={"feedback": cl.sign_symmetric}),
+}
 SPARSE_METHODS: dict[str, Entry] = {
     "hlop_energy_99": Entry(lambda: cl.HLOP(cl.PERMUTED_MNIST, energy=0.99)),
     "finetune": Entry(cl.Finetune),
@@ -209,6 +223,7 @@ FULL = (
     (MODULAR, ("hlop_energy_995", "hlop_energy_995_rewired", "finetune"), None),
     (TEN, CORE[:4], None),
     (FIVE, RELATIVES, 1),
+    (TRAINING, tuple(TRAINING_METHODS), 1),
     (PAPER, (*CORE, *RELATIVES), 1),
     (SPLIT, RELATIVES, 1),
 )
@@ -242,15 +257,22 @@ def one(setting: Setting, stream: Stream, method: str, seed: int) -> list[Contin
     torch.set_num_threads(1)
     try:
         scenario = stream.scenario(seed)
-        entry = (SPARSE_METHODS if stream.density < 1 else METHODS)[method]
+        entry = entries(stream)[method]
         optimizer = cl.sgd(stream.rate) if entry.optimizer is None else entry.optimizer()
         how = cl.Setting(optimizer, seed=seed)
-        found = cl.run(stream.network(seed, scenario.outputs), scenario, entry.make(), how)
+        found = cl.run(stream.network(seed, scenario.outputs, **entry.network), scenario, entry.make(), how)
     finally:
         torch.set_num_threads(threads)
     kept = details(setting.folder, stream.name, method, seed)
     write_atomic(kept, json.dumps(found.to_json() | {"method": method}).encode())
     return [ContinualRow(**(found.row() | {"method": method}))]
+
+
+def entries(stream: Stream) -> Mapping[str, Entry]:
+    """The methods that a stream is learned with."""
+    if stream.name == TRAINING.name:
+        return TRAINING_METHODS
+    return SPARSE_METHODS if stream.density < 1 else METHODS
 
 
 def details(folder: Path, scenario: str, method: str, seed: int) -> Path:

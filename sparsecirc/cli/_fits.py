@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
+from zipfile import BadZipFile
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
 from sparsecirc.cli._command import Command, ModelSpec
 from sparsecirc.cli._console import Out, table
-from sparsecirc.errors import UnsupportedError, UsageError
+from sparsecirc.errors import FileFormatError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
-    from sparsecirc.hardware import Check
+    from sparsecirc.hardware import Check, Chip, Cost
+    from sparsecirc.ir import Graph
 
 
 def fits(
@@ -29,6 +34,14 @@ def fits(
         Path | None, typer.Option("-o", "--output", help="Write the network pruned until it fits, a .safetensors file.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            help="Measure what the numbers of each chip cost on a .npz file: x, spikes in the layout of the input, and "
+            "y, the class of each sample, if you have it.",
+        ),
+    ] = None,
 ) -> None:
     """Compare what a network needs with what a chip has; exit 3 where it does not fit, with the pruning that helps."""
     from sparsecirc.cli._models import load
@@ -44,18 +57,24 @@ def fits(
     if output is not None:
         check_free(output, force)
     loaded = load(spec, out)
+    asked = None if data is None else samples(data, loaded.graph)
     found = [compare(loaded.graph, c) for c in chips]
+    costs = {} if asked is None else {c.name: _cost(loaded.graph, c, *asked) for c in chips}
     counted = terms(loaded.graph, loaded.input(batch=2, steps=16))
     in_words = f"in NeuroBench's terms, on {loaded.input_note} of 16 steps: {counted}"
     document = {"model": spec.text, "fits": [f.to_json() for f in found], "neurobench": counted.to_json()}
+    if costs:
+        document["costs"] = {n: {"refused": c} if isinstance(c, str) else asdict(c) for n, c in costs.items()}
     if len(found) > 1:
         rows = [(f.chip.name, "yes" if f.ok else "no", _first(f.checks), ", ".join(f.unknown) or "-") for f in found]
-        out.data(document, table(("chip:", "fits:", "what is tightest:", "unknown:"), rows), in_words)
+        said = [f"\n{_said(c, costs[c.name])}" for c in chips if costs]
+        out.data(document, table(("chip:", "fits:", "what is tightest:", "unknown:"), rows), in_words, *said)
         out.suggest(f"sparsecirc fits {spec.text} --chip {found[0].chip.name}")
         return
     fit = found[0]
     spread = [str(fit.partition)] if cores and fit.partition is not None else []
-    out.data(document, str(fit), *spread, in_words)
+    said = [_said(c, costs[c.name]) for c in chips if costs]
+    out.data(document, str(fit), *spread, in_words, *said)
     if output is not None:
         save_graph(fit.pruned(loaded.graph), output)
         out.say(f"written to {output}")
@@ -64,6 +83,55 @@ def fits(
         numbers = "" if bad.needed is None else f" needs {bad.needed:,} of {bad.allowed:,}"
         raise UnsupportedError(f"'{bad.layer}' does not fit on {fit.chip.title}: {bad.limit}{numbers}; {bad.cure}")
     out.suggest(f"sparsecirc export {spec.text} --format nir -o {loaded.name}.nir")
+
+
+def samples(file: Path, graph: Graph) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Spikes, time first, and labels of a .npz file.
+
+    Raises:
+        FileFormatError: it is no such file, or its arrays do not fit the network.
+    """
+    if not file.is_file():
+        raise FileFormatError(f"{file} is not a file: expected a .npz with x and y, as numpy.savez writes it")
+    try:
+        with np.load(file, allow_pickle=False) as held:
+            arrays = {name: held[name] for name in held.files}
+    except (ValueError, OSError, EOFError, AttributeError, TypeError, BadZipFile) as error:
+        raise FileFormatError(f"{file} holds no arrays by name: expected a .npz with x and y") from error
+    if "x" not in arrays:
+        raise FileFormatError(
+            f"{file} holds {', '.join(arrays) or 'nothing'}: expected x, and y where there are labels"
+        )
+    shape = graph.inputs[0].shape
+    x, labels = arrays["x"], arrays.get("y")
+    if x.shape[2:] != shape or x.dtype.kind not in "biuf":
+        axes = ", ".join([*(("batch", "time") if graph.batch_first else ("time", "batch")), *map(str, shape)])
+        raise FileFormatError(f"x in {file} has shape {x.shape} of {x.dtype}: expected numbers ({axes})")
+    x = np.swapaxes(x, 0, 1) if graph.batch_first else x
+    if labels is not None and (labels.shape != x.shape[1:2] or labels.dtype.kind not in "iu"):
+        raise FileFormatError(
+            f"y in {file} has shape {labels.shape} of {labels.dtype}: expected {x.shape[1]} whole numbers"
+        )
+    return x.astype(np.float32), labels
+
+
+def _said(chip: Chip, cost: Cost | str) -> str:
+    if isinstance(cost, str):
+        return f"in the numbers of {chip.name}: {cost}"
+    what = "numbers" if chip.store is not None else f"{chip.limit('weight_bits')}-bit weights (all else exact)"
+    return f"in the {what} of {chip.name}:\n{cost}"
+
+
+def _cost(graph: Graph, chip: Chip, x: NDArray[Any], labels: NDArray[Any] | None) -> Cost | str:
+    """What the numbers of a chip cost, or why that cannot be told."""
+    from sparsecirc.hardware import quantise, weight_cost
+
+    try:
+        if chip.store is None:
+            return weight_cost(graph, chip, x, labels=labels)
+        return quantise(graph, chip).cost(x, labels=labels)
+    except (UnsupportedError, UsageError) as error:
+        return str(error)
 
 
 def limits(given: list[str] | None) -> dict[str, int]:
@@ -95,5 +163,6 @@ COMMAND = Command(
         "sparsecirc fits runs/snn --chip loihi1 --cores",
         "sparsecirc fits runs/snn --chip loihi2 --limit neurons_per_core=1024",
         "sparsecirc fits runs/snn --chip xylo-audio2 -o small.safetensors",
+        "sparsecirc fits runs/snn --chip loihi2 --data test.npz",
     ),
 )

@@ -16,10 +16,11 @@ from sparsecirc.hardware._chips import (
     chip_named,
 )
 from sparsecirc.hardware._fits import Check, Fit, fits
+from sparsecirc.hardware._host import answers, classes
 from sparsecirc.hardware._integer import IntegerNetwork
 from sparsecirc.hardware._network import Network, Population, Projection, network
 from sparsecirc.hardware._partition import Core, Partition, by_neighbours, in_order, partition
-from sparsecirc.hardware._quantise import Cost, LayerCost, Quantised, quantise
+from sparsecirc.hardware._quantise import Cost, LayerCost, Quantised, quantise, round_weights, weight_cost
 from sparsecirc.hardware._simulators import (
     check_simulator,
     export_brian2,
@@ -56,9 +57,11 @@ __all__ = [
     "Projection",
     "Quantised",
     "Terms",
+    "answers",
     "by_neighbours",
     "check_simulator",
     "chip_named",
+    "classes",
     "export_brian2",
     "export_lava",
     "export_nengo_loihi",
@@ -69,6 +72,8 @@ __all__ = [
     "network",
     "partition",
     "quantise",
+    "round_weights",
     "run_simulator",
     "terms",
+    "weight_cost",
 ]
