@@ -33,7 +33,7 @@ def few() -> study.Spikes:
 
 
 def test_rows_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    models = {n: (few, neurons, gain) for n, (_, neurons, gain) in study.MODELS.items() if n != "nmnist_lif"}
+    models = {n: (few, neurons, 3.0) for n, (_, neurons, _) in study.MODELS.items() if n != "nmnist_lif"}
     monkeypatch.setattr(study, "MODELS", models)
     monkeypatch.setattr(study, "EPOCHS", 25)
     setting = Setting(False, (0, 1), tmp_path, lambda line: None)

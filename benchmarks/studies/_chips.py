@@ -271,8 +271,8 @@ def page(rows: Sequence[ChipRow], setting: Setting) -> Page:
         "for more of it is not known here. Nothing is trained again after rounding. The answer is the output neuron "
         "that spikes most; the pruned networks keep the weights into it. Accuracies (%) are means over the seeds with "
         "the standard deviation; the other shares are in %. A neuron of Xylo sends up to 31 spikes in a step where the "
-        "network sends one; a network that drives its neurons that hard is another one there. For a network of your own: "
-        "`sparsecirc fits MODEL --data test.npz`."
+        "network sends one; a network that drives its neurons that hard is another one there. For a network of your "
+        "own: `sparsecirc fits MODEL --data test.npz`."
     ]
     refused: dict[str, None] = {}
     for (model, sparse), here in grouped(rows, lambda r: (r.model, r.density < 0.5)).items():
