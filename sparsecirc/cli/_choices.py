@@ -141,6 +141,7 @@ class OnnxForm(str, Enum):
     OP = "op"
     SCAN = "scan"
     PACKED = "packed"
+    EVENTS = "events"
     CUSTOM = "custom"
 
 

@@ -48,6 +48,8 @@ def test_every_choice_computes_the_network(tmp_path, cell, consumer):
         ("gru", Consumer.ONNXRUNTIME, "op+packed"),
         ("gru", Consumer.TRACT, "op+packed"),
         ("gru", Consumer.LIBRARY, "custom+packed"),
+        ("rnn_relu", Consumer.ANY, "scan+packed"),  # tract runs its operator with tanh
+        ("rnn_relu", Consumer.ONNXRUNTIME, "op+packed"),
         ("lif", Consumer.ANY, "scan+packed"),
         ("lif", Consumer.OPENVINO, "scan+packed"),
         ("li", Consumer.TRACT, "scan+packed"),
@@ -115,4 +117,11 @@ def test_what_is_refused(tmp_path):
             export_onnx(graph, tmp_path / "net.onnx", form=Form.CUSTOM, consumer=consumer)
     with pytest.raises(UnsupportedError, match=r"layer 'rnn' .* form 'packed': openvino refuses packed weights"):
         export_onnx(graph, tmp_path / "net.onnx", form=Form.PACKED, consumer="openvino")
+    with pytest.raises(UsageError, match="tract knows no branches in a Scan"):
+        export_onnx(graph, tmp_path / "net.onnx", form=Form.EVENTS, consumer="tract")
+    for form in ("op", "packed"):
+        with pytest.raises(
+            UnsupportedError, match=f"layer 'rnn' .* form '{form}': tract 0.23 runs ONNX's RNN with tanh"
+        ):
+            export_onnx(layer("rnn_relu", 0.1), tmp_path / "net.onnx", form=form, consumer="tract")
     assert list(tmp_path.iterdir()) == []

@@ -74,7 +74,7 @@ def test_every_cell_in_parts(tmp_path, cell, reverse, lengths):
         last = TimeReduce("last", ("rnn.c",), how=how, feature_shape=(sum(sizes),))
         graph = replace(graph, nodes=(*graph.nodes, last))
     graph = replace(graph, outputs=outputs)
-    done = export_onnx(graph, tmp_path / "net.onnx", lengths=lengths, step=False)
+    done = export_onnx(graph, tmp_path / "net.onnx", lengths=lengths, step=False, consumer="onnxruntime")
     assert any("is written in" in n for n in done.notes)
     assert done.bytes < done.bytes_dense
     for steps, batch in ((1, 1), (7, 3)):

@@ -13,6 +13,8 @@ from sparsecirc.export.onnx._packed import encode
 from sparsecirc.ir import Recurrent
 
 Dim = int | str | None
+_FEW = 0.125
+"""Share of the neurons that fire up to which it is faster to gather their weights than to multiply by all."""
 
 
 def import_onnx() -> Any:
@@ -36,11 +38,13 @@ class Builder:
     Args:
         names: names that are taken already; shared with the bodies.
         packed: weights are stored as their live entries where that is smaller.
+        events: recurrent products of neurons read the weights of those alone that fired.
     """
 
-    def __init__(self, names: Iterable[str] = (), *, packed: bool = False) -> None:
+    def __init__(self, names: Iterable[str] = (), *, packed: bool = False, events: bool = False) -> None:
         self.onnx = import_onnx()
         self.packed = packed
+        self.events = events
         self.saved: list[int] = []  # bytes that packing saved, a weight each; shared with the bodies
         self.names: set[str] = names if isinstance(names, set) else set(names)
         self.nodes: list[Any] = []
@@ -49,7 +53,7 @@ class Builder:
 
     def body(self) -> Builder:
         """A builder for a subgraph, sharing the names."""
-        inner = Builder(self.names, packed=self.packed)
+        inner = Builder(self.names, packed=self.packed, events=self.events)
         inner.saved = self.saved
         return inner
 
@@ -136,7 +140,35 @@ class Builder:
     def product(self, x: str, node: Recurrent, role: str, bias_role: str, hint: str) -> str:
         """A matrix of a layer times a state (B, width), plus a bias if the layer has it."""
         bias = node.weight(bias_role) if bias_role in node.params else None
-        return self.linear(x, node.weight(role), bias, 2, hint)
+        if not self.events or not node.cell.spiking:
+            return self.linear(x, node.weight(role), bias, 2, hint)
+        y = self._of_events(x, node.weight(role), hint)
+        return y if bias is None else self.op("Add", [y, self.const(bias, f"{hint}.bias")], f"{hint}.biased")
+
+    def _of_events(self, x: str, weight: NDArray[Any], hint: str) -> str:
+        """W x for spikes x (B, width): of the columns of inputs that fire in any sample, where these are few."""
+        turned = self.matrix(weight, f"{hint}.weight_t", turned=True)  # [width, rows]
+        fired = self.op(
+            "Cast",
+            [self.op("ReduceSum", [x, self.ints([0], f"{hint}.batch")], f"{hint}.sum", keepdims=0)],
+            f"{hint}.fired",
+            to=self.onnx.TensorProto.BOOL,
+        )
+        at = self.op(
+            "Squeeze", [self.op("NonZero", [fired], f"{hint}.places"), self.ints([0], f"{hint}.row")], f"{hint}.at"
+        )
+        most = self.const(max(1, int(_FEW * weight.shape[1])), f"{hint}.most", np.int64)
+        few = self.op("Less", [self.op("Size", [at], f"{hint}.count"), most], f"{hint}.few")
+        some, all_of = self.body(), self.body()
+        parts = [
+            some.op("Gather", [x, at], f"{hint}.spikes", axis=1),
+            some.op("Gather", [turned, at], f"{hint}.columns", axis=0),
+        ]
+        branches = []
+        for branch, terms in ((some, parts), (all_of, [x, turned])):
+            y = branch.op("MatMul", terms, f"{hint}.product")
+            branches.append(branch.graph(f"{hint}.branch", [], [branch.value_info(y, [None, len(weight)])]))
+        return self.op("If", [few], hint, then_branch=branches[0], else_branch=branches[1])
 
     def vector(self, node: Recurrent, key: str) -> str:
         """What each unit of a layer holds."""

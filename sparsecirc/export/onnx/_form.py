@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparsecirc.cells import RNN_RELU
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.ir import Graph, Node, Recurrent, TimeReduce
 
@@ -22,6 +23,8 @@ class Form(str, Enum):
     ``SCAN``    a Scan whose body is one time step of the cell, spelled out
     ``PACKED``  ``OP`` for every layer that has an operator, ``SCAN`` for the others, with weights stored as their
                 live entries and decoded by operators in the graph: a small file, dense again once it is loaded
+    ``EVENTS``  as ``PACKED``, and recurrent products of neurons gather the weights of those that fired, wherever they
+                are less than an eighth in a step; `AUTO` does not choose it, since it pays at few spikes alone
     ``CUSTOM``  as ``PACKED``, and RNNs, GRUs, LSTMs (projected ones too), neurons and sparse products become functions
                 of our domain whose bodies are standard operators: plain runtimes run the bodies, ONNX Runtime with
                 :func:`custom_ops` our sparse kernels
@@ -32,6 +35,7 @@ class Form(str, Enum):
     OP = "op"
     SCAN = "scan"
     PACKED = "packed"
+    EVENTS = "events"
     CUSTOM = "custom"
 
 
@@ -99,6 +103,8 @@ def parse_consumer(consumer: Consumer | str, form: Form) -> Consumer:
         raise UsageError(f"ONNX consumer {consumer!r} is unknown: expected one of {names}") from None
     if form is Form.CUSTOM and found in (Consumer.OPENVINO, Consumer.TRACT):
         raise UsageError(f"{found.value} knows no functions, which form 'custom' is made of: use form 'auto'")
+    if form is Form.EVENTS and found is Consumer.TRACT:
+        raise UsageError("tract knows no branches in a Scan, which form 'events' is made of: use form 'auto'")
     return found
 
 
@@ -143,11 +149,14 @@ def choose(node: Recurrent, graph: Graph, form: Form, consumer: Consumer) -> Cho
     reason = why_not_operator(node, graph)
     if form is Form.SCAN:
         return Choice(Form.SCAN, False, "as asked")
-    if form is Form.OP:
-        if reason is not None:
+    wrong = "tract 0.23 runs ONNX's RNN with tanh, whatever it says" if node.cell is RNN_RELU else None
+    if form in (Form.OP, Form.PACKED):
+        refused = (reason if form is Form.OP else None) or (wrong if consumer is Consumer.TRACT else None)
+        if refused is not None:
             raise UnsupportedError(
-                f"layer '{node.name}' cannot be exported with form 'op': {reason}; use form 'auto' or 'scan'"
+                f"layer '{node.name}' cannot be exported with form '{form.value}': {refused}; use form 'auto' or 'scan'"
             )
+    if form is Form.OP:
         return Choice(Form.OP, False, "as asked")
     ours = why_not_kernels(node, graph)
     if form is Form.CUSTOM and ours is None:
@@ -160,12 +169,14 @@ def choose(node: Recurrent, graph: Graph, form: Form, consumer: Consumer) -> Cho
             return Choice(Form.CUSTOM, True, f"{density}, so our kernels win")
         rest = Form.OP if reason is None else Form.SCAN
         return Choice(rest, True, f"{density}, so that batches run faster without our kernels")
+    if wrong is not None and form is Form.AUTO and consumer in (Consumer.ANY, Consumer.TRACT):
+        return Choice(Form.SCAN, True, wrong)
     if reason is not None:
         wanted = form is Form.CUSTOM or (form is Form.AUTO and consumer is Consumer.LIBRARY)
         return Choice(Form.SCAN, True, ours if wanted and ours is not None else reason)
-    if form is Form.PACKED and consumer is Consumer.OPENVINO:
+    if form in (Form.PACKED, Form.EVENTS) and consumer is Consumer.OPENVINO:
         raise UnsupportedError(
-            f"layer '{node.name}' cannot be exported with form 'packed': openvino refuses packed weights in an "
+            f"layer '{node.name}' cannot be exported with form '{form.value}': openvino refuses packed weights in an "
             "operator; use form 'auto'"
         )
     if form is not Form.AUTO:
@@ -189,7 +200,7 @@ def packs(node: Node, graph: Graph, form: Form, consumer: Consumer) -> bool:
     if isinstance(node, Recurrent):
         return choose(node, graph, form, consumer).packed
     decoded_in_operator = node.kind == "gru_reset_first" and consumer in (Consumer.ANY, Consumer.OPENVINO)
-    return form in (Form.PACKED, Form.CUSTOM) or (form is Form.AUTO and not decoded_in_operator)
+    return form in (Form.PACKED, Form.EVENTS, Form.CUSTOM) or (form is Form.AUTO and not decoded_in_operator)
 
 
 def final_only(node: Recurrent, port: str, graph: Graph) -> bool:

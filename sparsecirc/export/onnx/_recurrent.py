@@ -32,6 +32,10 @@ _OPERATORS: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
 """ONNX operator, our gates in ONNX's order, attributes. ONNX calls the new gate of a GRU h, of an LSTM c."""
 
 
+_ALL = 2**31 - 1
+"""An end behind all steps."""
+
+
 def recurrent(low: Lowering, node: Recurrent) -> None:
     """Write one layer; sets the ports that are read in ``low.values``.
 
@@ -109,9 +113,10 @@ def _may_scan(low: Lowering) -> bool:
 
 def _shifted(low: Lowering, node: Recurrent, h: str, k: int) -> str:
     """The state of the step before at every step, zero at the first; of a reverse layer that of the step after."""
-    name, b = f"{node.name}.part{k}.before", low.b
-    pads = b.ints([-1, 0, 0, 1, 0, 0] if node.reverse else [1, 0, 0, -1, 0, 0], f"{name}.pads")
-    return b.op("Pad", [h, pads], name)
+    name, b = f"{node.name}.part{k}.before", low.b  # tract dies of a Pad that takes something away
+    begin, end, pads = (1, _ALL, [0, 0, 0, 1, 0, 0]) if node.reverse else (0, -1, [1, 0, 0, 0, 0, 0])
+    ends = [b.ints([v], f"{name}.{what}") for v, what in ((begin, "from"), (end, "to"), (0, "axis"))]
+    return b.op("Pad", [b.op("Slice", [h, *ends], f"{name}.steps"), b.ints(pads, f"{name}.pads")], name)
 
 
 def _together(

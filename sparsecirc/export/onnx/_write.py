@@ -211,8 +211,9 @@ def _model(
     if size > _LIMIT:
         raise UnsupportedError(f"the weights take {size:,} bytes, an ONNX file holds {_LIMIT:,}: export it in parts")
     names = {*graph.outputs, *(n.name for n in graph.inputs), lengths}
+    builder = Builder(names, events=form is Form.EVENTS)
     low = Lowering(
-        graph, Builder(names), step, form, opset, consumer=consumer, lengths=lengths, structure=structure
+        graph, builder, step, form, opset, consumer=consumer, lengths=lengths, structure=structure
     )  # fmt: skip
     inputs = [_input(low, node) for node in graph.inputs]
     if lengths:
