@@ -33,9 +33,9 @@ def few() -> study.Spikes:
 
 
 def test_rows_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    models = {n: (few, neurons, 3.0) for n, (_, neurons, _) in study.MODELS.items() if n != "nmnist_lif"}
+    models = {n: (few, neurons, 4.0) for n, (_, neurons, _) in study.MODELS.items() if n != "nmnist_lif"}
     monkeypatch.setattr(study, "MODELS", models)
-    monkeypatch.setattr(study, "EPOCHS", 25)
+    monkeypatch.setattr(study, "EPOCHS", 60)
     setting = Setting(False, (0, 1), tmp_path, lambda line: None)
     rows = [row for task in study.tasks(setting) for row in task.run()]
     assert len(rows) == 2 * 2 * 2 * len(study.CHIPS)
@@ -47,7 +47,7 @@ def test_rows_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert r.chip_accuracy is not None
         assert r.changed is not None
         assert r.samples == 20
-        assert r.accuracy > 0.5, r  # learned, so that something is compared
+        assert r.accuracy > 0.4, r  # of four classes: learned, so that something is compared
         assert abs(r.chip_accuracy - r.accuracy) <= r.changed + 1e-9
         assert 0 < (r.weight_error or 0) < 0.05
     assert all("resets by subtract" in r.note for r in rows if r.model == "speech_synaptic" and "loihi" in r.chip)
