@@ -22,7 +22,7 @@ Outputs = Mapping[str, Any]
 Runner = Callable[[Path, Job], Callable[[Array], Outputs]]
 """Opens a file; what it gives runs an input."""
 
-FORMS = ("op", "scan", "packed", "packed int8", "custom")
+FORMS = ("op", "scan", "packed", "packed int8", "events", "custom")
 """``packed int8``: the network with its weights rounded to bytes, compared with that network."""
 
 

@@ -188,9 +188,10 @@ def why_not_step(graph: Graph) -> str | None:
 
 def _form_name(low: Lowering) -> str:
     """``"op"``, ``"scan"``, ``"op+scan"``, ``"custom+packed"``, or ``"plain"`` without recurrent layers."""
-    ours = {Form.CUSTOM.value} if low.functions else set()
-    parts = sorted({c.form.value for c in low.choices.values()} | ours) or ["plain"]
-    return "+".join([*parts, *(["packed"] if low.b.saved else [])])
+    parts = {c.form.value for c in low.choices.values()} | ({Form.CUSTOM.value} if low.functions else set())
+    gathers = low.b.events and any(n.cell.spiking and "hh" in n.params for n in low.graph.recurrent)
+    more = [*(["events"] if gathers else []), *(["packed"] if low.b.saved else [])]
+    return "+".join([*(sorted(parts) or ["plain"]), *more])
 
 
 def _model(
