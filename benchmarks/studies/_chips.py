@@ -283,8 +283,8 @@ def page(rows: Sequence[ChipRow], setting: Setting) -> Page:
         same = list(grouped(ran, lambda r: r.chip).values())
         exact = [r.accuracy for r in same[0] if r.accuracy is not None]
         density = float(np.mean([r.density for r in ran]))
-        facts = f"{WHAT[model]}; {density:.1%} of the connections are alive; {len(exact)} seed{'' if len(exact) == 1 else 's'}"
-        facts += f"; in float64 {spread(exact)} %."
+        seeds = f"{len(exact)} seed{'' if len(exact) == 1 else 's'}"
+        facts = f"{WHAT[model]}; {density:.1%} of the connections are alive; {seeds}; in float64 {spread(exact)} %."
         parts += [f"## {model}, {'pruned' if sparse else 'dense'}", facts, markdown(HEAD, [_line(s) for s in same])]
     if refused:
         parts += ["## What a chip does not have", "\n".join(refused)]
