@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from _onnx_graphs import network, sequence
 
-from sparsecirc.cells import ALIF, LI, LIF, LSTM, SYNAPTIC, Options, Reset
+from sparsecirc.cells import ALIF, CELLS, LI, LIF, LSTM, SYNAPTIC, Options, Reset
 from sparsecirc.errors import FileFormatError
 from sparsecirc.ir import Graph, Input, Linear, interpret
 from sparsecirc.testing import recurrent_graph
@@ -112,6 +112,20 @@ def test_stacks(tmp_path, library, cell):
         x = sequence(rng, 9, 2, 5, batch_first=True)
         found, want = stream_onnx(done.paths[1], x, batch_first=True), interpret(graph, x).outputs
         np.testing.assert_allclose(found["y"], want["y"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lif"])
+def test_layers_that_fall_apart(tmp_path, library, cell):
+    units = 720 if cell == "gru" else 1500
+    graph = recurrent_graph(CELLS[cell], 12, units, 1.0)
+    layer = graph.recurrent[0]
+    owner = np.arange(units) % 3
+    apart = layer.params["hh"] * np.tile(owner[:, None] == owner[None, :], (layer.cell.n_gates, 1))
+    graph = replace(graph.replace_nodes(layer.with_params(hh=apart)), outputs={"y": "rnn"})
+    done = export_onnx(graph, tmp_path / "net.onnx", form="custom", step=False)
+    assert any("is written in 3 parts" in n for n in done.notes)
+    for steps, batch in ((1, 1), (6, 3)):
+        same(graph, done.paths[0], sequence(np.random.default_rng(8), steps, batch, 12), library)
 
 
 @pytest.mark.parametrize("cell", [LIF, LSTM], ids=lambda c: c.name)

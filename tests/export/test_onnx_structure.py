@@ -59,7 +59,8 @@ def test_small_layers_stay_whole_and_crumbs_are_joined():
     parts = groups(crumbs, Form.OP)
     assert 1 < len(parts) < 30
     assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(300))
-    assert len(groups(crumbs, Form.CUSTOM)) == 1  # the kernels see the zeros themselves
+    assert len(groups(crumbs, Form.CUSTOM)) == len(parts)
+    assert len(in_order(triangular("lstm", 240).recurrent[0], Form.CUSTOM)) == 1  # the kernels see the zeros themselves
     assert len(groups(replace(crumbs, feature_shape=(300,)), Form.OP)) == 1
 
 
@@ -159,7 +160,7 @@ def test_an_order_is_not_made_up():
         assert not np.any(layer.params["hh"][rows][:, ~seen])
 
 
-@pytest.mark.parametrize("form", ["op", "scan", "packed"])
+@pytest.mark.parametrize("form", ["op", "scan", "packed", "custom"])
 @pytest.mark.parametrize("opset", [17, 20])
 def test_forms_and_opsets(tmp_path, form, opset):
     sizes = (260, 200, 220) if form == "scan" else (130, 100, 110)

@@ -32,7 +32,9 @@ def groups(node: Recurrent, form: Form) -> list[Units]:
     """
     everything = [np.arange(node.units)]
     whole = "ih" in node.params and "hr" not in node.params and not node.feature_shape
-    if form not in _PER_STEP or not whole or "hh" not in node.params:
+    if form is Form.CUSTOM:  # for who runs the functions; our kernels gain a little too
+        form = Form.SCAN if node.cell.vectors else Form.OP
+    if not whole or "hh" not in node.params:
         return everything
     parts = sorted(components(node), key=len, reverse=True)
     if len(parts) == 1:
