@@ -74,7 +74,7 @@ sanitize: $(STAMP)
 	build/sanitize/sc_test
 	build/sanitize/sc_test_training
 	build/sanitize/sc_fuzz
-	$(BIN)/python -m pytest -q -m slow tests/export/test_onnx_packed.py -k sanitizers
+	$(BIN)/python -m pytest -q -m slow tests/export/test_onnx_packed.py tests/export/test_onnx_custom.py -k sanitizers
 	@if [ -x build/sanitize/sc_test_first_avx512 ]; then \
 	  for format in lookup16 lookup8 dense16 dense8; do build/sanitize/sc_test_first_avx512 $$format || exit 1; done; fi
 

@@ -125,3 +125,10 @@ def test_what_is_refused(tmp_path):
         ):
             export_onnx(layer("rnn_relu", 0.1), tmp_path / "net.onnx", form=form, consumer="tract")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_without_a_compiler_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = export_onnx(layer("gru", 0.1), tmp_path / "net.onnx", consumer=Consumer.LIBRARY)
+    assert any(n.startswith("the library cannot be built on this machine: ") for n in done.notes)

@@ -23,6 +23,7 @@ _ISA = ("ops_avx2.c", "ops_avx512.c", "ops_neon.c")
 _UNUSED = ("order.c", "read.c")  # and training
 _FLAGS = ("-std=c11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno",
           "-fno-trapping-math")  # fmt: skip
+_NOT_WINDOWS = "the library of operators is built on Linux and macOS only: the file runs without it"
 _AVX2 = ("-mavx2", "-mfma")
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", *_AVX2, "-mprefer-vector-width=512")
 
@@ -64,6 +65,18 @@ def _digest(kernels: Path, command: Sequence[str], extra: Sequence[str]) -> str:
     return hashed.hexdigest()[:20]
 
 
+def why_not_here() -> str | None:
+    """Why :func:`custom_ops` will not work on this machine, or ``None`` where it should."""
+    if os.name == "nt":
+        return _NOT_WINDOWS
+    try:
+        compiler()
+        kernel_sources()
+    except SparsecircError as error:
+        return str(error)
+    return None
+
+
 def custom_ops(*, folder: str | os.PathLike[str] | None = None, flags: Sequence[str] = ()) -> Path:
     """The library for ``SessionOptions.register_custom_ops_library``, built where it is not there yet.
 
@@ -81,7 +94,7 @@ def custom_ops(*, folder: str | os.PathLike[str] | None = None, flags: Sequence[
         UnsupportedError: Windows, or an installation without the sources.
     """
     if os.name == "nt":
-        raise UnsupportedError("the library of operators is built on Linux and macOS only: the file runs without it")
+        raise UnsupportedError(_NOT_WINDOWS)
     home = (cache_dir() if folder is None else Path(folder)) / "onnx"
     return _built(home, tuple(flags), tuple(compiler()))
 

@@ -13,6 +13,7 @@ from sparsecirc.export._export import Export, as_path, density_note, gzip_bytes,
 from sparsecirc.export.onnx._builder import Builder, Dim, import_onnx
 from sparsecirc.export.onnx._form import Consumer, Form, packs, parse_consumer, parse_form
 from sparsecirc.export.onnx._functions import DOMAIN
+from sparsecirc.export.onnx._library import why_not_here
 from sparsecirc.export.onnx._lowering import LAYERS, Lowering
 from sparsecirc.export.onnx._recurrent import recurrent
 from sparsecirc.export.onnx._reset_first import reset_first
@@ -147,6 +148,9 @@ def _truths(graph: Graph, low: Lowering, size: int, small: int) -> Iterator[str]
             "registered; without it, it runs the functions in the file, which are dense; openvino and tract know no "
             "functions and refuse the file"
         )
+        why = why_not_here()
+        if why is not None:
+            yield f"the library cannot be built on this machine: {why}"
     elif low.form is Form.CUSTOM:
         yield "no layer has an operator of ours: the file is that of form 'packed'"
 
