@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sparsecirc.cells import Reset
 from sparsecirc.export.c._build import Builder, Value
 from sparsecirc.export.c._fixed import FixedLayer, fixed_layer
@@ -12,10 +14,11 @@ def emit_fixed(b: Builder, node: Recurrent, x: Value) -> dict[str, Value]:
     """One step of a layer in integers; spikes are bytes, the other states integers that know what they are worth."""
     layer = fixed_layer(node, b.options)
     states: dict[str, Value] = {}
+    shapes = node.states()
     for s in node.cell.states:
         spikes = node.cell.spiking and s == node.cell.feedback
         made = b.member(
-            f"{node.name}.{s}", "uint8_t" if spikes else "int32_t", (node.units,), f"state '{s}' of {node.name}"
+            f"{node.name}.{s}", "uint8_t" if spikes else "int32_t", shapes[s], f"state '{s}' of {node.name}"
         )
         grain = f"{node.name}.adapt.grain" if s == "adapt" else f"{node.name}.grain"
         b.grains[grain] = b.grains.get(grain, layer.grain_of(s))
@@ -52,7 +55,10 @@ def _current(b: Builder, node: Recurrent, layer: FixedLayer, x: Value, back: Val
     """Expression of all that enters unit ``i``, in membrane units; ``back`` is what the layer feeds back."""
     scale = 1 << layer.bits
     terms: list[str] = []
-    sources = [("ih", x), *([("hh", back)] if "hh" in layer.words else [])]
+    sources = [(role, source) for role, source in (("ih", x), ("hh", back)) if role in layer.words]
+    if "ih" not in layer.words:
+        gain = b.vector(f"{node.name}.gain", layer.gain.astype(np.float64), (node.units,))
+        terms.append(f"(int64_t){_to_fixed(b)}({b.read(x)} * {gain})")
     spikes = [(role, source) for role, source in sources if source.spikes]
     if spikes:
         b.sums = max(b.sums, node.units)

@@ -9,7 +9,9 @@ membrane counts 1 / 2^bits of it:
 
 A leak is rounded towards zero, so a membrane left alone gets to rest. A real input, the fed-back membranes of a leaky
 integrator among them, is multiplied in single precision, in ascending order, and rounded once; every machine gives the
-same integers. The adaptation of an adaptive neuron counts 2^-15 of a spike; it raises the threshold by
+same integers. Neurons without weights of their own, behind a convolution say, take what it gives, in single precision,
+rounded to whole counts of the membrane; their threshold is 2^14 of these, where no recurrent weight says what a word
+is worth. The adaptation of an adaptive neuron counts 2^-15 of a spike; it raises the threshold by
 
     strength a / 2^15                                         (int64, towards zero)
 """
@@ -33,6 +35,8 @@ Integers = NDArray[np.int64]
 BITS = {Weights.INT8: 8, Weights.INT16: 2}
 """Binary digits of a membrane below one word."""
 DECAY = 1 << 15
+LEVEL = 14
+"""Binary digits of a threshold, where no weight says what a word is worth."""
 LIMIT = 1 << 30
 """Where a membrane is cut off; far above any threshold."""
 _CELLS = ("lif", "synaptic", "alif", "li")
@@ -62,6 +66,11 @@ class FixedLayer:
     strength: Integers
 
     @property
+    def gain(self) -> NDArray[np.float32]:
+        """Counts of the membrane for a real input of 1, (units,)."""
+        return (1 / self.grain.astype(np.float64)).astype(np.float32)
+
+    @property
     def grain(self) -> NDArray[np.float32]:
         """What one count of the membrane is worth, (units,)."""
         return np.ldexp(self.unit, -self.bits).astype(np.float32)
@@ -72,44 +81,53 @@ class FixedLayer:
 
 
 def is_fixed(node: Any, options: COptions) -> bool:
-    """Whether a layer is computed in fixed point: neurons and leaky integrators that have an input weight."""
+    """Whether a layer is computed in fixed point: neurons, and leaky integrators that have a weight."""
     return (
         options.fixed
         and isinstance(node, Recurrent)
         and node.cell.name in _CELLS
-        and "ih" in node.params
-        and not node.feature_shape
+        and (node.cell.spiking or bool(set(_WEIGHTS) & set(node.params)))
     )
 
 
 def fixed_layer(node: Recurrent, options: COptions) -> FixedLayer:
     """The integers of ``node``."""
-    weights = {r: node.weight(r).astype(np.float64) for r in _WEIGHTS if r in node.params}
-    largest = np.max([np.abs(w.reshape(node.units, -1)).max(axis=1, initial=0.0) for w in weights.values()], axis=0)
-    unit = np.where(largest > 0, largest / options.weights.top, 1.0).astype(np.float32)
-    unit = np.maximum(unit, np.finfo(np.float32).tiny)
     top, bits = options.weights.top, BITS[options.weights]
+    weights = {r: node.weight(r).astype(np.float64) for r in _WEIGHTS if r in node.params}
+    vectors = {k: _flat(node, v) for k, v in node.vectors().items()}
+    if weights:
+        largest = np.max([np.abs(w.reshape(node.units, -1)).max(axis=1, initial=0.0) for w in weights.values()], axis=0)
+        unit = np.where(largest > 0, largest / top, 1.0).astype(np.float32)
+    else:
+        level = np.abs(vectors["threshold"])
+        unit = np.ldexp(np.where(level > 0, level, 1.0), bits - LEVEL).astype(np.float32)
+    unit = np.maximum(unit, np.finfo(np.float32).tiny)
     exact, grain = unit.astype(np.float64), np.ldexp(unit.astype(np.float64), -bits)
     words = {
-        r: np.clip(np.rint(w / (exact if w.ndim == 1 else exact[:, None])), -top, top).astype(np.int64)
-        for r, w in weights.items()
+        r: np.clip(np.rint(w / (exact[:, None] if r in ("ih", "hh") else exact)), -top, top).astype(np.int64)
+        for r, w in ((r, w.ravel() if r == "hh_diag" else w) for r, w in weights.items())
     }
-    vectors = {k: np.broadcast_to(v, (node.units,)) for k, v in node.vectors().items()}
 
     def whole(value: Array) -> Integers:
         return np.clip(np.rint(value / grain), -LIMIT, LIMIT).astype(np.int64)
 
-    biases = [node.params[r].astype(np.float64) for r in ("bias_ih", "bias_hh") if r in node.params]
-    bias = np.sum(biases, axis=0) if biases else np.zeros(1)
+    biases = [_flat(node, node.params[r].astype(np.float64)) for r in ("bias_ih", "bias_hh") if r in node.params]
     return FixedLayer(
         words,
         unit,
         bits,
-        whole(np.broadcast_to(bias, (node.units,))),
+        whole(np.sum(biases, axis=0) if biases else np.zeros(node.units)),
         whole(vectors.get("threshold", np.zeros(node.units))),
         {k: np.rint(vectors[k] * DECAY).astype(np.int64) for k in ("beta", "alpha", "rho") if k in vectors},
         whole(vectors.get("strength", np.zeros(node.units))),
     )
+
+
+def _flat(node: Recurrent, value: Array) -> Array:
+    """A parameter of the units, one entry each, in the order of their features."""
+    shape = node.feature_shape or (node.units,)
+    wide = value.reshape(shape) if value.size == node.units else value
+    return np.broadcast_to(wide, shape).reshape(node.units)
 
 
 def merge_linear(graph: Graph) -> Graph:
@@ -144,10 +162,11 @@ def fixed_node(node: Recurrent, options: COptions) -> Recurrent:
     """``node`` with the weights and parameters that its integers stand for; its ``compute`` is that of the C code."""
     layer = fixed_layer(node, options)
     unit = layer.unit.astype(np.float64)
+    shape = node.feature_shape or (node.units,)
     stood: dict[str, Array] = {r: w * (unit if w.ndim == 1 else unit[:, None]) for r, w in layer.words.items()}
-    stood |= {k: v / DECAY for k, v in layer.decays.items()}
+    stood |= {k: (v / DECAY).reshape(shape) for k, v in layer.decays.items()}
     levels = {"threshold": layer.threshold, "strength": layer.strength}
-    stood |= {k: v * layer.grain.astype(np.float64) for k, v in levels.items() if k in node.params}
+    stood |= {k: (v * layer.grain.astype(np.float64)).reshape(shape) for k, v in levels.items() if k in node.params}
     known = {f.name: getattr(node, f.name) for f in fields(node)}
     return _FixedRecurrent(**{**known, "params": {**node.params, **stood}}, layer=layer, export=options)
 
@@ -160,21 +179,27 @@ class _FixedRecurrent(Recurrent):
     def compute(self, inputs: Values, state: State, ctx: Context) -> tuple[dict[str, Array], State]:
         if ctx.lengths is not None:
             raise UnsupportedError("fixed-point layers know no valid steps: run samples of different length one by one")
-        layer, x = self.layer, inputs[0]
-        steps, batch = x.shape[:2]
+        layer, shape = self.layer, self.feature_shape or (self.units,)
+        steps, batch, *features = inputs[0].shape
+        x = inputs[0].reshape(steps, batch, int(np.prod(features)))
         grain = {s: 1 if s == "spk" else layer.grain_of(s).astype(np.float64) for s in self.cell.states}
-        drive = _real_drive(x, layer.words["ih"], layer.bits, self.export)
-        now = {
-            s: np.rint(np.asarray(state.get(s, np.zeros((batch, self.units)))) / grain[s]).astype(np.int64)
+        if "ih" in layer.words:
+            drive = _real_drive(x, layer.words["ih"], layer.bits, self.export)
+        else:
+            drive = _whole(x.astype(np.float32) * layer.gain)
+        first = {
+            s: np.asarray(state.get(s, np.zeros(batch * self.units))).reshape(batch, self.units)
             for s in self.cell.states
         }
+        now = {s: np.rint(v / grain[s]).astype(np.int64) for s, v in first.items()}
         out = {s: np.zeros((steps, batch, self.units), ctx.dtype) for s in self.cell.states}
         step = self._adaptive_step if self.cell.name == "alif" else self._step
         for t in range(steps):
             now = step(drive[t] + layer.bias + self._feedback(now), now)
             for s, value in now.items():
                 out[s][t] = value * grain[s]
-        return out, {s: out[s][-1] if steps else np.asarray(state.get(s, out[s].sum(axis=0))) for s in out}
+        wide = {s: v.reshape(steps, batch, *shape) for s, v in out.items()}
+        return wide, {s: v[-1] if steps else np.asarray(state.get(s, v.sum(axis=0))) for s, v in wide.items()}
 
     def _feedback(self, now: dict[str, Integers]) -> Integers | int:
         """What the layer feeds back, in membrane units."""

@@ -81,9 +81,9 @@ class COptions:
             vector (1 / 127 for states that lie in [-1, 1]), and needs ``weights`` int8. Products with spikes are sums
             of words either way.
         activations: see `Activations`; the fast ones give the same bits on every machine.
-        neurons: ``FIXED`` computes layers of ``lif``, ``synaptic``, ``alif`` and ``li`` cells that have input weights,
-            of their own or of a linear layer before them, in integers; needs integer weights. Others stay in single
-            precision.
+        neurons: ``FIXED`` computes layers of ``lif``, ``synaptic`` and ``alif`` cells, and of ``li`` cells that have
+            weights (a linear layer before them counts), in integers; needs integer weights. What drives neurons
+            behind a convolution or a pool is computed in single precision. Others stay in it.
 
     Raises:
         UsageError: integer arithmetic with weights that are not int8, or fixed point with float weights.
