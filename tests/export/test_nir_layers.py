@@ -136,7 +136,9 @@ BAD_BETA = neuron("lif", "x", (4,))
         ),
         (network(Affine("n", ("x",), {"shift": np.ones((2, 4))}), shape=(2, 4)), r"'n' shifts features"),
         (
-            network(TimeReduce("last", ("x",), feature_shape=(4,)), Linear("fc", ("last",), {"weight": np.eye(4)})),
+            network(
+                TimeReduce("top", ("x",), how="max", feature_shape=(4,)), Linear("fc", ("top",), {"weight": np.eye(4)})
+            ),
             r"'fc' \(linear\) works once per sequence",
         ),
         (
@@ -170,3 +172,31 @@ def test_recurrent_images_are_refused(tmp_path: Path) -> None:
     node = neuron("lif", "x", (1, 4, 4)).with_params(hh_diag=np.ones(16, np.float32))
     with pytest.raises(UnsupportedError, match=r"'lif' of shape \(1, 4, 4\) has a recurrent weight"):
         export_nir(network(node, shape=(1, 4, 4)), tmp_path / "a.nir")
+
+
+@pytest.mark.parametrize("how", ["last", "first", "mean"])
+@pytest.mark.parametrize("chain", [1, 2])
+def test_sums_behind_a_reduction_go_before_it(how: str, chain: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    sums = [
+        Linear(
+            "fc", ("r",), {"weight": rng.standard_normal((3, 4)).astype(np.float32), "bias": np.ones(3, np.float32)}
+        ),
+        Affine("scale", ("fc",), {"scale": np.array([2, -1, 0.5]), "shift": np.ones(3)}),
+    ][:chain]
+    graph = network(TimeReduce("r", ("x",), how=how, feature_shape=(4,)), *sums)
+    made = export_nir(graph, tmp_path / "net.nir")
+    assert any("is written before" in note for note in made.notes)
+    x = rng.standard_normal((7, 3, 4)).astype(np.float32)
+    (each,) = interpret(from_nir(tmp_path / "net.nir"), x).outputs.values()
+    (want,) = interpret(graph, x).outputs.values()
+    got = {"last": each[-1], "first": each[0], "mean": each.mean(axis=0)}[how]
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_a_reduction_that_others_read_stays(tmp_path: Path) -> None:
+    fc = Linear("fc", ("r",), {"weight": np.eye(4, dtype=np.float32)})
+    graph = network(TimeReduce("r", ("x",), how="last", feature_shape=(4,)), fc)
+    both = replace(graph, outputs={"y": "fc", "last": "r"})
+    with pytest.raises(UnsupportedError, match=r"'fc' \(linear\) works once per sequence"):
+        export_nir(both, tmp_path / "net.nir")

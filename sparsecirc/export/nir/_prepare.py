@@ -47,6 +47,7 @@ def cut(graph: Graph) -> Cut:
         UnsupportedError: the graph has several inputs, or a static part that is more than that.
     """
     notes: list[str] = []
+    graph = _at_each_step(graph)
     owner = owners(graph)
     outputs: dict[str, str] = {}
     for name, value in graph.outputs.items():
@@ -92,6 +93,26 @@ def cut(graph: Graph) -> Cut:
             "one, concatenate them or export to ONNX"
         )
     return Cut(replace(graph, nodes=pruned, outputs=outputs, batch_first=False), tuple(notes))
+
+
+def _at_each_step(graph: Graph) -> Graph:
+    """The same function with weighted sums behind a reduction over time put before it, where the two commute.
+
+    ``A last(x) + b = last(A x + b)``, and so for the first step and for the mean.
+    """
+    used = [*graph.outputs.values(), *(i for n in graph.nodes for i in n.inputs)]
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        before = next((n for n in nodes if isinstance(node, Affine | Linear) and n.name == node.inputs[0]), None)
+        commutes = isinstance(before, TimeReduce) and before.how in ("last", "first", "mean")
+        if not isinstance(before, TimeReduce) or not commutes or used.count(before.name) > 1:
+            nodes.append(node)
+            continue
+        early = replace(node, name=f"{node.name}_each_step", inputs=before.inputs)
+        shape = graph.specs[node.name].shape
+        late = replace(before, name=node.name, inputs=(early.name,), feature_shape=shape)
+        nodes = [*(n for n in nodes if n is not before), early, late]
+    return replace(graph, nodes=tuple(nodes))
 
 
 def _lost_membrane(node: Node, value: str) -> bool:
