@@ -43,6 +43,7 @@ def test_any_activity(tmp_path, cell, scale, opset):
     graph = recurrent_graph(CELLS[cell], 12, 64, 0.1, options=options, bias=scale > 0)
     done = export_onnx(graph, tmp_path / "net.onnx", form="events", opset=opset)
     assert done.form == "scan+events+packed"
+    assert any("gather the weights of those that fired" in n for n in done.notes)
     model = onnx.load(done.paths[0])
     onnx.checker.check_model(model, full_check=True)
     assert {"If", "NonZero", "Gather"} <= set(ops(model.graph))

@@ -92,9 +92,8 @@ def export_onnx(
     files = {target: whole}
     reason = why_not_step(graph) if step else None
     if step and reason is None:
-        files[target.with_name(f"{target.stem}_step{target.suffix}")] = _model(graph, form, consumer, opset, step=True)[
-            0
-        ]
+        one, _ = _model(graph, form, consumer, opset, step=True)
+        files[target.with_name(f"{target.stem}_step{target.suffix}")] = one
     if reason is not None:
         notes.append(f"no step file: {reason}")
     small = gzip_bytes(whole)
@@ -141,6 +140,11 @@ def _truths(graph: Graph, low: Lowering, size: int, small: int) -> Iterator[str]
         yield (
             "standard ONNX operators multiply the zeros: as fast as the dense network, smaller only when gzipped "
             f"({size:,} to {small:,} bytes); {better}"
+        )
+    if low.b.events and graph.spiking:
+        yield (
+            "recurrent products of neurons gather the weights of those that fired, in steps where fewer than an eighth "
+            "did: onnxruntime gains from 512 neurons on, at batch 1"
         )
     if custom:
         yield (
