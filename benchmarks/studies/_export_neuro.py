@@ -171,8 +171,8 @@ def _read(name: str, job: Job, path: Path, graph: Graph) -> tuple[Mapping[str, A
 
 
 def _nir_forms(job: Job) -> Iterator[tuple[str, Graph, Profile, bool]]:
-    first = dict([next(iter(cut(job.graph).graph.outputs.items()))])
-    graph = replace(job.graph, outputs=first)  # readers give one output
+    step = cut(job.graph).graph
+    graph = replace(step, outputs=dict([next(iter(step.outputs.items()))]))  # readers give one output
     yield "exact", graph, Profile.AUTO, False
     yield "approximate", graph, Profile.DIALECT, True
     yield "reset zero", _reset_at_once(graph), Profile.AUTO, False
