@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from c_nets import example, lif, net, normal
 
+from sparsecirc._pattern import Pattern
 from sparsecirc.cells import GRU, RNN_TANH
 from sparsecirc.errors import MissingExtraError, SparsecircError, UnsupportedError, UsageError
-from sparsecirc.export.c import check_c, export_c, run_c
+from sparsecirc.export.c import COptions, Weights, as_exported, check_c, export_c, run_c
 from sparsecirc.export.c._host import build
 from sparsecirc.ir import (
     Add,
@@ -219,3 +220,37 @@ def test_a_header_tells_shapes_layers_and_memory(tmp_path: Path) -> None:
     assert max(len(line) for line in header.splitlines() if "manifest:" not in line) <= 130
     source = (tmp_path / "net.c").read_text()
     assert "    /* c2: conv 6 x 2 x 2 x 3 */\n" in source
+
+
+@pytest.mark.parametrize("options", [COptions(), COptions(Weights.INT8), COptions(Weights.INT16)], ids=lambda o: o.form)
+@pytest.mark.parametrize(("entries", "width", "density"), [(300, 24, 0.1), (1, 1, 1.0), (40, 300, 0.02), (9, 5, 0.0)])
+def test_a_pruned_embedding_stores_its_live_entries(
+    entries: int, width: int, density: float, options: COptions, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(entries)
+    live = rng.random((entries, width)) < density
+    live[entries // 2] = density == 1.0  # a row of nothing
+    weight = np.where(live, rng.standard_normal((entries, width)), 0).astype(np.float32)
+    emb = Embedding("emb", ("x",), {"weight": weight}, {"weight": Pattern.from_mask(live)})
+    graph = net(Input("x", shape=()), emb, y="emb")
+    made = export_c(graph, tmp_path, options=options)
+    index = np.arange(-1, entries + 1)[:, None]
+    got = run_c(made, index, flags=(*STRICT, "-fsanitize=address,undefined", "-fno-sanitize-recover=all"))["y"]
+    want = interpret(as_exported(graph, options), index[1:-1]).outputs["y"]
+    np.testing.assert_allclose(got[1:-1], want, rtol=1e-6, atol=1e-7)
+    assert not got[[0, -1]].any()
+    if weight.size > 1000:
+        word = {Weights.F32: 4, Weights.INT8: 1, Weights.INT16: 2}[options.weights]
+        assert made.bytes < word * weight.size * 0.6 + 1000
+    text = " ".join(made.notes)
+    assert ("sparse rows" in text) == (0 < density < 0.5)
+    assert ("nothing stored" in text) == (density == 0)
+
+
+def test_a_table_that_zeros_do_not_shrink_is_stored_whole(tmp_path: Path) -> None:
+    live = np.random.default_rng(0).random((30, 8)) < 0.9
+    weight = np.where(live, normal(30, 8), 0)
+    emb = Embedding("emb", ("x",), {"weight": weight}, {"weight": Pattern.from_mask(live)})
+    graph = net(Input("x", shape=()), emb, y="emb")
+    (told,) = [n for n in export_c(graph, tmp_path).notes if n.startswith("emb.weight 30x8")]
+    assert ": dense; 960 of 960 bytes" in told

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sparsecirc._pattern import Pattern
 from sparsecirc.errors import UnsupportedError, UsageError
 from sparsecirc.export.c._loops import loop_of, value_type
-from sparsecirc.export.c._matrix import Packed, pack, pack_rows
+from sparsecirc.export.c._matrix import Packed, Table, pack, pack_rows, pack_table
 from sparsecirc.export.c._options import FAST_TANH_ERROR, Activations, Arithmetic, COptions, Weights
 from sparsecirc.export.c._quantise import Words, quantise
 from sparsecirc.export.c._text import float_literal, identifier, snippet, to_float32
@@ -382,13 +382,21 @@ class Builder:
         self.matrices.append(MatrixNote(name, packed.shape, live.density, layout, size, 4 * single.size))
         return packed, words
 
-    def stored(self, name: str, weight: NDArray[Any]) -> tuple[str, str, str, int]:
-        """A matrix that keeps its zeros: C names of values and scales, cast of a value to float, bytes."""
+    def table(self, name: str, weight: NDArray[Any], pattern: Pattern | None) -> tuple[Table | None, Words]:
+        """A table to look rows up in: its live entries, or ``None`` where all of it is smaller; goes into the notes."""
         words = quantise(to_float32(weight, f"weight '{name}'"), self.options.weights)
-        table = self.constant(name, words.values, value_type(self.options.weights))
-        if words.scale is None:
-            return table, "", "", words.values.nbytes
-        return table, self.scale(name, words), "(float)", words.values.nbytes + words.scale.nbytes
+        live = pattern if pattern is not None else Pattern.from_mask(words.values)
+        packed = pack_table(words.values, live, self.options.index)
+        size = words.values.nbytes if packed is None else packed.bytes
+        if live.nnz:
+            size += 0 if words.scale is None else words.scale.nbytes
+            kind = "dense" if packed is None else f"sparse rows, u{8 * packed.index.itemsize} columns"
+            layout = f"{self.number_note}{kind}"
+        else:
+            layout, size = "nothing stored", 0
+        rows, cols = words.values.shape
+        self.matrices.append(MatrixNote(name, (rows, cols), live.density, layout, size, 4 * rows * cols))
+        return packed, words
 
     def _product(
         self, packed: Packed, words: Words, name: str, x: str, y: str, *, by_8: bool, bounded: bool

@@ -79,13 +79,9 @@ def export_c(
 
 def _notes(graph: Graph, plan: Plan) -> list[str]:
     b = plan.builder
-    notes = [
+    return [
         density_note(graph),
         f"{b.constant_bytes:,} bytes of constants, {state_bytes(plan):,} bytes of state, {b.carried_bytes:,} of them "
         "live from step to step",
         *(str(m) for m in b.matrices),
     ]
-    zeros = [m.name for m in b.matrices if m.layout.endswith("zeros stored")]
-    if zeros:
-        notes.append(f"embeddings are stored with their zeros: {', '.join(zeros)}")
-    return notes

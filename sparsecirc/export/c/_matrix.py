@@ -138,6 +138,41 @@ def _runs(weight: NDArray[Any], pattern: Pattern, by_column: bool) -> Packed:
     return Packed(Layout.RUNS, values, index, None, False, 1, by_column, shape, pattern.nnz, len(starts))
 
 
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Live entries of a table, row by row, for single rows to be looked up.
+
+    Attributes:
+        values: in the order of the rows.
+        index: column of each.
+        start: first entry of each row, and one past the last.
+    """
+
+    values: NDArray[Any]
+    index: NDArray[Any]
+    start: NDArray[Any]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all arrays."""
+        return self.values.nbytes + self.index.nbytes + self.start.nbytes
+
+
+def pack_table(weight: NDArray[Any], pattern: Pattern, index: Index = Index.AUTO) -> Table | None:
+    """The live entries of ``weight`` (rows, cols), or ``None`` where all of it takes no more bytes."""
+    live = pattern.mask()
+    if index is Index.NONE or live.all():
+        return None
+    row, col = np.nonzero(live)
+    ends = np.r_[0, np.cumsum(np.bincount(row, minlength=len(weight)))]
+    found = Table(
+        weight[live],
+        col.astype(_smallest_unsigned(weight.shape[1] - 1)),
+        ends.astype(_smallest_unsigned(int(ends[-1]))),
+    )
+    return found if index is not Index.AUTO or found.bytes < weight.nbytes else None
+
+
 def pack(weight: NDArray[Any], pattern: Pattern, *, by_column: bool, index: Index = Index.AUTO) -> Packed:
     """The layout of ``weight`` (rows, cols) with the fewest bytes; of equal ones the one with the simplest loop.
 

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from sparsecirc.errors import UnsupportedError
-from sparsecirc.export.c._build import Builder, MatrixNote, Value
+from sparsecirc.export.c._build import Builder, Value
 from sparsecirc.export.c._cells import emit_recurrent
 from sparsecirc.export.c._loops import value_type
 from sparsecirc.export.c._matrix import Packed
@@ -63,21 +63,13 @@ def _embedding(b: Builder, node: Embedding, inputs: list[Value]) -> Ports:
             f"embedding '{node.name}' reads a computed value: expected the indices of the graph input"
         )
     entries, width = node.params["weight"].shape
-    table, scale, cast = _stored_dense(b, node)
     y = _out(b, node, (*x.shape, width))
-    to, of = f"{y.expr} + p * {width}u", f"{table} + (uint32_t)k * {width}u"
-    copy = [f"    memcpy({to}, {of}, sizeof(float) * {width}u);"]
-    if scale:
-        copy = [
-            f"    for (uint32_t i = 0u; i < {width}u; ++i) {{",
-            f"        ({to})[i] = {scale}[k] * {cast}({of})[i];",
-            "    }",
-        ]
+    to = f"{y.expr} + p * {width}u"
     b.each(
         x.size,
         f"const int32_t k = {b.use(x)}[p];",
         f"if (k >= 0 && k < {entries}) {{",
-        *copy,
+        *_indent(_row_of_table(b, node, to)),
         "} else { /* an index beyond the table reads as zeros, never beyond memory */",
         f"    memset({to}, 0, sizeof(float) * {width}u);",
         "}",
@@ -86,16 +78,30 @@ def _embedding(b: Builder, node: Embedding, inputs: list[Value]) -> Ports:
     return {"": y}
 
 
-def _stored_dense(b: Builder, node: Node) -> tuple[str, str, str]:
-    """The weight of an embedding, zeros stored: names of values and scales, and the cast of a value."""
-    name, weight = f"{node.name}.weight", node.weight("weight")
-    rows, size = weight.shape[0], weight.size
-    live = node.patterns["weight"].nnz if "weight" in node.patterns else size
-    note = b.number_note + ("dense" if live == size else "dense, zeros stored")
-    table, scale, cast, stored = b.stored(name, weight)
-    shape = (rows, size // max(rows, 1))
-    b.matrices.append(MatrixNote(name, shape, live / max(size, 1), note, stored, 4 * size))
-    return table, scale, cast
+def _row_of_table(b: Builder, node: Embedding, to: str) -> list[str]:
+    """Statements that put row ``k`` of an embedding at ``to``, of all entries or of the live ones: what is smaller."""
+    name, width = f"{node.name}.weight", node.params["weight"].shape[1]
+    weight = node.weight("weight")
+    packed, words = b.table(name, weight, node.patterns.get("weight"))
+    clear = f"memset({to}, 0, sizeof(float) * {width}u);"
+    if packed is not None and not packed.values.size:
+        return [clear]
+    scale = "" if words.scale is None else f"{b.scale(name, words)}[k] * (float)"
+    ctype = value_type(b.options.weights)
+    if packed is None:
+        of = f"{b.constant(name, words.values, ctype)} + (uint32_t)k * {width}u"
+        if not scale:
+            return [f"memcpy({to}, {of}, sizeof(float) * {width}u);"]
+        return [f"for (uint32_t i = 0u; i < {width}u; ++i) {{", f"    ({to})[i] = {scale}({of})[i];", "}"]
+    values = b.constant(name, packed.values, ctype)
+    index = b.constant(f"{name}.index", packed.index, f"{packed.index.dtype.name}_t")
+    start = b.constant(f"{name}.start", packed.start, f"{packed.start.dtype.name}_t")
+    return [
+        clear,
+        f"for (uint32_t e = {start}[k]; e < {start}[k + 1]; ++e) {{",
+        f"    ({to})[{index}[e]] = {scale}{values}[e];",
+        "}",
+    ]
 
 
 def _nest(heads: list[tuple[str, int]], body: list[str]) -> list[str]:
