@@ -16,19 +16,22 @@ from sparsecirc.errors import SparsecircError, UnsupportedError
 from sparsecirc.export.nir._euler import NIR_DT, FlatGraph, conv_padding, flatten, kind, pairs, schedule
 from sparsecirc.export.nir._metadata import read_pattern, unpack
 from sparsecirc.frontends._nir_file import check_size, check_values, read_nir
-from sparsecirc.frontends._nir_neurons import Group, find_groups, membrane, parameters
+from sparsecirc.frontends._nir_neurons import Group, constant_input, find_groups, membrane, parameters
 from sparsecirc.ir import Add, Affine, Conv, Flatten, Graph, Input, Linear, Node, Pool, Recurrent, Spec
 
 Array = NDArray[Any]
+LONGEST_DELAY = 4096
+"""Values that one Delay may hold at a time: its layer has that many units, and a matrix over them."""
 
 
 def from_nir(path_or_graph: str | os.PathLike[str] | Any, *, dt: float | None = None) -> Graph:
     """A graph with the spikes that forward Euler gives for a NIR file.
 
-    Recognised: Affine, Linear, Scale, Conv1d, Conv2d, Flatten, SumPool2d, AvgPool2d, LIF, CubaLIF, IF, LI, CubaLI,
-    I and Threshold, recurrent connections nested or flat, and resets by subtraction as this package writes them. A
-    recurrent connection acts one step later. Leaks whose membranes nobody compares with a threshold become leaky
-    integrators, and a leak between a Threshold and itself an adaptation. Sequences are (T, B, ...).
+    Recognised: Affine, Linear, Scale, Conv1d, Conv2d, Flatten, SumPool2d, AvgPool2d, Delay, LIF, CubaLIF, IF, LI,
+    CubaLI, I and Threshold, recurrent connections nested or flat, and resets by subtraction as this package writes
+    them. A recurrent connection acts one step later, and membranes start at their ``v_reset``. Leaks whose membranes
+    nobody compares with a threshold become leaky integrators, a leak between a Threshold and itself an adaptation,
+    and a Delay by whole steps a layer that hands values on. Sequences are (T, B, ...).
 
     Args:
         path_or_graph: a file, or a ``nir.NIRGraph``, which is not changed.
@@ -167,8 +170,8 @@ class _Reader:
             return self._pool(label, path, node, value)
         if name == "Flatten":
             return self._flatten(label, path, node, value, shape)
-        if name == "Delay" and not np.any(np.asarray(node.delay)):
-            return value
+        if name == "Delay":
+            return self._delay(label, path, node, value, shape)
         raise UnsupportedError(f"NIR node '{path}' is a {name}, which no layer here can hold")
 
     @staticmethod
@@ -178,10 +181,14 @@ class _Reader:
 
     def _conv(self, label: str, path: str, node: Any, value: str) -> str:
         n = int(kind(node)[4])
-        padding = conv_padding(node, n)
-        if any(a != b for a, b in padding):
-            raise UnsupportedError(f"NIR node '{path}' pads its two sides differently ({padding}): no layer here does")
+        padding, dilation = conv_padding(node, n), pairs(node.dilation, n)
         weight = np.asarray(node.weight)
+        if any(a != b for a, b in padding):  # only "same" of an even kernel: one zero more behind than before
+            if any(a != b and d != 1 for (a, b), d in zip(padding, dilation, strict=True)):
+                raise UnsupportedError(
+                    f"NIR node '{path}' pads its two sides differently ({padding}), which no dilated kernel here does"
+                )
+            weight = np.pad(weight, [(0, 0), (0, 0), *((b - a, 0) for a, b in padding)])
         return self._add(
             Conv(
                 label,
@@ -189,21 +196,66 @@ class _Reader:
                 {"weight": weight, "bias": np.asarray(node.bias)},
                 self._patterns(node, weight),
                 stride=pairs(node.stride, n),
-                padding=tuple(a for a, _ in padding),
-                dilation=pairs(node.dilation, n),
+                padding=tuple(b for _, b in padding),
+                dilation=dilation,
                 groups=int(node.groups),
             )
         )
 
     def _pool(self, label: str, path: str, node: Any, value: str) -> str:
-        if np.any(np.asarray(node.padding)):
-            raise UnsupportedError(f"NIR node '{path}' ({kind(node)}) pads its input: no pooling here does")
-        kernel = pairs(node.kernel_size, 2)
-        pooled = self._add(Pool(label, (value,), how="avg", kernel=kernel, stride=pairs(node.stride, 2)))
-        if kind(node) == "AvgPool2d":
+        kernel, stride, average = pairs(node.kernel_size, 2), pairs(node.stride, 2), kind(node) == "AvgPool2d"
+        places = kernel[0] * kernel[1]
+        if np.any(np.asarray(node.padding)):  # zeros around count as values: one kernel of equal weights per channel
+            channels = self.specs[value].shape[0]
+            weight = np.full((channels, 1, *kernel), 1 / places if average else 1.0)
+            padding = pairs(node.padding, 2)
+            return self._add(
+                Conv(
+                    label,
+                    (value,),
+                    {"weight": weight},
+                    stride=stride,
+                    padding=padding,
+                    dilation=(1, 1),
+                    groups=channels,
+                )
+            )
+        pooled = self._add(Pool(label, (value,), how="avg", kernel=kernel, stride=stride))
+        if average:
             return pooled
-        size = np.array([kernel[0] * kernel[1]], np.float32)
+        size = np.array([places], np.float32)
         return self._add(Affine(self._label(path, ".sum"), (pooled,), {"scale": size}))
+
+    def _delay(self, label: str, path: str, node: Any, value: str, shape: tuple[int, ...]) -> str:
+        """A shift register: integrators without memory (beta 0), each of which takes what the one before it held."""
+        told = np.asarray(node.delay, dtype=np.float64) / self.dt
+        if not np.all(np.isfinite(told)) or np.any(told < 0) or np.any(np.abs(told - np.rint(told)) > 1e-3):
+            raise UnsupportedError(
+                f"NIR node '{path}' delays by {np.min(told):g} to {np.max(told):g} steps of {self.dt:g} s: expected "
+                "whole steps from 0; pass the step the file was made for as dt"
+            )
+        if not np.any(np.rint(told)):
+            return value
+        if len(shape) != 1 or told.size not in (1, shape[0]):
+            raise UnsupportedError(f"NIR node '{path}' delays values of shape {shape}: only rows of features here")
+        steps = np.broadcast_to(np.rint(told).ravel(), shape)
+        places = int(np.sum(steps + 1)) if np.sum(steps) < LONGEST_DELAY else LONGEST_DELAY + 1
+        if places > LONGEST_DELAY:
+            raise UnsupportedError(
+                f"NIR node '{path}' keeps {np.sum(steps):.0f} values at a time: at most {LONGEST_DELAY} are held here"
+            )
+        last = np.cumsum(steps.astype(int) + 1) - 1
+        first = np.concatenate([[0], last[:-1] + 1])
+        units = np.arange(len(steps))
+        take, shift, give = np.zeros((places, len(steps))), np.eye(places, k=-1), np.zeros((len(steps), places))
+        take[first, units] = give[units, last] = 1
+        shift[first] = 0
+        params = {"ih": take, "hh": shift, "beta": np.zeros(places)}
+        patterns = {k: Pattern.from_mask(params[k] != 0) for k in ("ih", "hh")}
+        register = self._add(
+            Recurrent(self._label(path, ".register"), (value,), params, patterns, cell=LI, units=places)
+        )
+        return self._add(Linear(label, (register,), {"weight": give}, {"weight": Pattern.from_mask(give != 0)}))
 
     def _flatten(self, label: str, path: str, node: Any, value: str, shape: tuple[int, ...]) -> str:
         first, last = int(node.start_dim), int(node.end_dim) % max(len(shape), 1)
@@ -225,6 +277,10 @@ class _Reader:
             value = self._synapse(group.mem, value, shape)
         try:
             cell, vectors, options, gains = parameters(self.flat, group, shape, self.dt)
+            drive = constant_input(self.flat, group, self.dt)
+            if np.any(drive):
+                shift = np.ascontiguousarray(np.broadcast_to(drive, shape))
+                value = self._add(Affine(self._label(group.entry, ".leak"), (value,), {"shift": shift}))
         except ValueError as error:
             if isinstance(error, SparsecircError):
                 raise

@@ -1,7 +1,8 @@
 """Neurons of a NIR graph recognised as layers of ours: which nodes belong together, and their parameters.
 
 With k = dt / tau and g = r k, NIR's v = (1 - k) v + g I is our v = beta v + I with beta = 1 - k, in units of g; so the
-threshold is divided by g, and where a membrane itself is read it is multiplied by g.
+threshold is divided by g, and where a membrane itself is read it is multiplied by g. A leak towards v_leak adds
+v_leak / r to the input; where spikes set a membrane to v_reset, also where it starts, it is counted from there.
 """
 
 from __future__ import annotations
@@ -70,35 +71,61 @@ class Group:
 
 @dataclass(frozen=True)
 class Membrane:
-    """One leak: v = decay v + gain I."""
+    """One leak: v - floor = decay (v - floor) + gain (I + drive), from v = floor on."""
 
     decay: Array
     gain: Array
+    drive: Array
+    floor: Array
 
 
 def membrane(path: str, node: Any, dt: float, which: str = "mem") -> Membrane:
-    """Decay and gain of a neuron's membrane, or with ``which="syn"`` of the synapse inside a CubaLI or CubaLIF.
+    """What a neuron's membrane does, or with ``which="syn"`` the synapse inside a CubaLI or CubaLIF.
 
     Raises:
-        UnsupportedError: a leak or reset potential other than 0, or a time constant that does not fit ``dt``.
+        UnsupportedError: a time constant that does not fit ``dt``, or a gain of 0 or less.
     """
-    for name in ("v_leak", "v_reset"):
-        if np.any(np.asarray(getattr(node, name, 0.0)) != 0):
-            raise UnsupportedError(f"NIR node '{path}' ({kind(node)}) has {name} != 0, which no cell here can hold")
     tau = getattr(node, "tau_syn" if which == "syn" else "tau_mem", getattr(node, "tau", None))
     strength = np.asarray(node.w_in if which == "syn" else node.r, dtype=np.float64)
+    rest, floor = (
+        np.asarray(0.0 if which == "syn" else getattr(node, name, 0.0), dtype=np.float64)
+        for name in ("v_leak", "v_reset")
+    )
     if tau is None:
-        return Membrane(np.ones_like(strength), strength * dt)
-    rate = dt / np.asarray(tau, dtype=np.float64)
-    if not np.all(np.isfinite(rate)) or np.any(rate <= 0) or np.any(rate > 1 + 1e-6):
-        raise UnsupportedError(
-            f"NIR node '{path}' ({kind(node)}) has time constants from {np.min(tau):g} to {np.max(tau):g} s, not above "
-            f"the step of {dt:g} s: pass the step the file was made for as dt"
-        )
-    gain = strength * rate
+        rate, decay, gain = np.zeros_like(strength), np.ones_like(strength), strength * dt
+    else:
+        rate = dt / np.asarray(tau, dtype=np.float64)
+        if not np.all(np.isfinite(rate)) or np.any(rate <= 0) or np.any(rate > 1 + 1e-6):
+            raise UnsupportedError(
+                f"NIR node '{path}' ({kind(node)}) has time constants from {np.min(tau):g} to {np.max(tau):g} s, not "
+                f"above the step of {dt:g} s: pass the step the file was made for as dt"
+            )
+        decay, gain = np.maximum(1.0 - rate, 0.0), strength * rate
     if np.any(gain <= 0):
         raise UnsupportedError(f"NIR node '{path}' ({kind(node)}) has a gain <= 0, which no cell here can hold")
-    return Membrane(np.maximum(1.0 - rate, 0.0), gain)
+    return Membrane(decay, gain, rate * (rest - floor) / gain, floor)
+
+
+def constant_input(flat: FlatGraph, group: Group, dt: float) -> Array:
+    """What leaks towards a ``v_leak`` add to the input of a layer.
+
+    Raises:
+        UnsupportedError: such a leak where no constant input gives it.
+    """
+    name, entry = kind(flat.nodes[group.mem]), flat.nodes[group.entry]
+    fused = group.syn or name == "CubaLIF" or (name == "CubaLI" and not group.integrates)
+    reasons = {group.mem: "its synapse stands before it"} if fused else {}
+    reasons |= {group.adapt: "it is the adaptation of a threshold"} if group.adapt else {}
+    for path, why in reasons.items():
+        if np.any(membrane(path, flat.nodes[path], dt).drive):
+            raise UnsupportedError(
+                f"NIR node '{path}' ({kind(flat.nodes[path])}) has a v_leak that no constant input gives: {why}"
+            )
+    if name == "Threshold" or group.entry in reasons:
+        return np.zeros(1)
+    drive = membrane(group.entry, entry, dt).drive
+    # The synapse of a CubaLI is a layer of its own, in units of its gain.
+    return drive / membrane(group.entry, entry, dt, "syn").gain if name == "CubaLI" else drive
 
 
 def find_groups(flat: FlatGraph, order: list[str], dt: float) -> list[Group]:
@@ -350,7 +377,8 @@ def parameters(
         found |= {"rho": leak.decay, "strength": -gain * leak.gain / mem.gain}
     theta = getattr(node, "v_threshold", getattr(flat.nodes.get(group.spike), "threshold", None))
     # A membrane that nobody compares with a threshold: any will do, 1 is usual.
-    found["threshold"] = np.ones(shape) if theta is None else np.asarray(theta, dtype=np.float64) / gains["mem"]
+    over = None if theta is None else np.asarray(theta, dtype=np.float64) - mem.floor
+    found["threshold"] = np.ones(shape) if over is None else over / gains["mem"]
     full = {k: np.ascontiguousarray(np.broadcast_to(v, shape)) for k, v in found.items()}
     vectors = {k: read_vector(info.get(k), v) for k, v in full.items()}
     return cell, vectors, _options(group, info), {k: np.broadcast_to(v, shape) for k, v in gains.items()}

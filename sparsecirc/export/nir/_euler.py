@@ -5,7 +5,8 @@ One step of a neuron with time constant tau, resistance r and step dt is, with k
     v~ = (1 - k) v + r k I + k v_leak;   z = v~ > theta (strictly);   v = v_reset where z, else v~
 
 and a synapse (CubaLI, CubaLIF) i = (1 - k_syn) i + w_in k_syn I is updated first, its new value feeding the membrane.
-``IF`` and ``I`` have k = 0 and a gain of r dt. All states start at zero.
+``IF`` and ``I`` have k = 0 and a gain of r dt. NIR does not say where states start: here membranes start at their
+``v_reset``, everything else at zero. A ``Delay`` gives zeros until its first value arrives.
 
 NIR does not say which edge of a cycle carries the delay that any clocked run needs. Here it is each edge that closes a
 cycle when the graph is walked depth first from its inputs, along edges in the order of node names: for
@@ -177,7 +178,7 @@ class _Neuron:
         self.theta = _f64(node.v_threshold) if hasattr(node, "v_threshold") else None
         self.reset = _f64(node.v_reset) if hasattr(node, "v_reset") else 0.0
         self.i: Any = 0.0
-        self.v: Any = 0.0
+        self.v: Any = self.reset
         self.margin: Array | None = None
 
     def __call__(self, x: Array) -> Array:
@@ -206,14 +207,19 @@ class _Threshold:
 
 class _Delay:
     def __init__(self, node: Any, dt: float):
-        steps = np.unique(np.rint(_f64(node.delay) / dt)).astype(int)
-        if steps.size != 1 or steps[0] < 0:
-            raise UnsupportedError(f"a NIR Delay of {steps} steps of {dt} s is not run: expected one whole number")
-        self.queue: list[Any] = [0.0] * int(steps[0])
+        self.steps = np.rint(_f64(node.delay) / dt)
+        if not np.all(np.isfinite(self.steps)) or np.any(self.steps < 0):
+            raise UnsupportedError(f"a NIR Delay of {self.steps} steps of {dt} s is not run: expected 0 or more")
+        self.longest = int(self.steps.max(initial=0))
+        self.past: list[Array] = []
 
     def __call__(self, x: Array) -> Array:
-        self.queue.append(x)
-        return np.asarray(self.queue.pop(0) * np.ones_like(x))
+        self.past = [x, *self.past[: self.longest]]
+        steps = np.broadcast_to(self.steps, x.shape)
+        y = np.zeros_like(x)
+        for ago, values in enumerate(self.past):
+            y = np.where(steps == ago, values, y)
+        return y
 
 
 def _f64(value: Any) -> Array:
