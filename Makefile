@@ -112,7 +112,8 @@ test-emulators: $(STAMP) $(EMULATOR_STAMPS)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m slow tests/emulators
 	set -e; if [ -e .emulators/peers/.installed ]; then .emulators/peers/bin/python -m pytest -m slow \
 	  tests/export/test_nir_peers.py tests/emulators/test_neurobench.py; \
-	  .emulators/peers/bin/python -m pytest tests/continual/test_hooks.py; fi
+	  .emulators/peers/bin/python -m pytest -n $(TEST_WORKERS) tests/continual/test_hooks.py tests/export/test_onnx_consumers.py \
+	  tests/test_bench.py; fi
 	if [ -e .emulators/avalanche/.installed ]; then .emulators/avalanche/bin/python -m pytest -m slow \
 	  tests/continual/test_avalanche.py; fi
 
