@@ -273,7 +273,13 @@ def test_the_command_lists_chips_and_writes_what_fits(tmp_path: Path, capsys: An
         assert words in capsys.readouterr().err
     save_graph(net(100), tmp_path / "zero.safetensors")
     assert main(["fits", str(tmp_path / "zero.safetensors"), "--chip", "loihi1", "--cores"]) == 0
-    assert "connections between cores" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "connections between cores" in said.out
+    advice = next(line for line in said.err.splitlines() if line.startswith("next: sparsecirc "))
+    assert "--format nengo-loihi" in advice
+    *command, folder = advice.split()[2:]
+    assert main([*command, str(tmp_path / folder)]) == 0
+    assert (tmp_path / folder / "run_nengo_loihi.py").exists()
 
 
 # ---- any network ---------------------------------------------------------------------------------------------------

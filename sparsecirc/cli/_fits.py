@@ -82,7 +82,14 @@ def fits(
         bad = next(c for c in fit.checks if not c.ok)
         numbers = "" if bad.needed is None else f" needs {bad.needed:,} of {bad.allowed:,}"
         raise UnsupportedError(f"'{bad.layer}' does not fit on {fit.chip.title}: {bad.limit}{numbers}; {bad.cure}")
-    out.suggest(f"sparsecirc export {spec.text} --format nir -o {loaded.name}.nir")
+    runner = RUNNERS.get(fit.chip.name, "pynn")
+    out.suggest(f"sparsecirc export {spec.text} --format {runner} -o {loaded.name}_{runner.replace('-', '_')}")
+
+
+RUNNERS = {"loihi1": "nengo-loihi", "loihi2": "lava"} | dict.fromkeys(
+    ("xylo-audio2", "xylo-audio3", "xylo-imu"), "xylo"
+)
+"""The export that a simulator of the chip runs; connection lists for the others."""
 
 
 def samples(file: Path, graph: Graph) -> tuple[NDArray[Any], NDArray[Any] | None]:
