@@ -15,6 +15,7 @@ from sparsecirc.errors import FileFormatError, SparsecircError, UnsupportedError
 from sparsecirc.frontends._convert import with_zero_patterns
 from sparsecirc.frontends._onnx._build import Build
 from sparsecirc.frontends._onnx._fold import FOLDS, ON_SHAPES
+from sparsecirc.frontends._onnx._indices import of_indices
 from sparsecirc.frontends._onnx._layers import HANDLERS, KEEP_ORDER
 from sparsecirc.frontends._onnx._loops import loop, scan
 from sparsecirc.frontends._onnx._read import DEPTH_LIMIT, NODE_LIMIT, Tensors, TooLargeError, attributes, read_model
@@ -248,6 +249,9 @@ class _Reader:
             return self._branch(node, a, x, env, outer, depth)
         if kind in ("Loop", "Scan"):
             return self._loop(node, a, x, env)
+        index = of_indices(kind, x, self.b.notes)
+        if index is not None:
+            return [index]
         unknown = next((v for v in x if isinstance(v, Unknown)), None)
         if unknown is not None:
             return [unknown] * len(node.output)
@@ -303,7 +307,8 @@ class _Reader:
             raise FileFormatError(
                 f"{node.op_type} '{node.name}' of the ONNX file has inputs that do not fit ({error})"
             ) from error
-        return list(made) if isinstance(made, list) else [made]
+        found = made if isinstance(made, list) else [made]
+        return [np.asarray(m) if isinstance(m, np.generic) else m for m in found]
 
     def _function(
         self, function: Any, node: Any, x: Sequence[Anything], outer: Mapping[str, Any], depth: int
